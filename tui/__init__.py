@@ -1,0 +1,1 @@
+"""The terminal user interface; it talks to the daemon through ``daemon.client`` only."""
