@@ -1,0 +1,86 @@
+"""Fixtures that every tier shares: a tiny language model made here, and the real demo model.
+
+The rule this file protects: no test needs a network hub. The tiny model is built from random
+numbers in under a second; the demo model comes once from a package and is kept in a cache folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+# mx.compile on the CPU runs a C++ compiler; it must be off before anything imports MLX.
+os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+
+def write_tiny_tokenizer(folder: Path) -> int:
+    """Save a byte-level tokenizer with a chat template; return its vocabulary size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(str(folder))
+    return len(vocabulary)
+
+
+def tiny_config(vocabulary: int) -> dict[str, object]:
+    """Return the configuration of a llama of two layers, wide enough for 4-bit groups of 32."""
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "eos_token_id": 1,
+        "bos_token_id": 0,
+        "vocab_size": vocabulary,
+    }
+
+
+def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
+    """Write a random llama of two layers with its tokenizer as a Hugging Face folder."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.models import llama
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = tiny_config(write_tiny_tokenizer(folder))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    mx.random.seed(seed)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    weights = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer llama: 258 tokens (bytes), chat template, 512 positions."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")

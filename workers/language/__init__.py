@@ -1,0 +1,1 @@
+"""Language models: reading their files, tokenizers, adapters, and generating text from them."""
