@@ -40,7 +40,8 @@ STOP_GRACE = 120.0
 HEARTBEAT_EVERY = 2.0
 HEARTBEATS_MISSED = 30
 
-# Interruptions in a row without a new checkpoint after which a job is failed instead of queued again.
+# Interruptions in a row without a new checkpoint after which a job is failed instead of queued
+# again.
 MAX_INTERRUPTIONS = 3
 
 # Fair share: seconds after which past GPU use counts half (a working day's memory, as Slurm's
@@ -65,6 +66,7 @@ RESTART_FACTOR = 2.0
 RESTART_MOST = 60.0
 RESTART_RESET_AFTER = 60.0
 
-# Fraction of the device's recommended working set that loaded models may use, and MLX's buffer cache.
+# Fraction of the device's recommended working set that loaded models may use, and MLX's buffer
+# cache.
 MODEL_BUDGET = 0.75
 BUFFER_CACHE_LIMIT = 2 * 2**30

@@ -1,4 +1,4 @@
-"""Every error that a user can meet, as one tree; each says what is wrong, with which value, and the remedy.
+"""Every error that a user can meet, as one tree: what is wrong, with which value, and the remedy.
 
 The code that turns an error into an exit status or an HTTP answer reads these classes and nothing
 else, so a new error needs no second table. Standard library only: the thin client imports this.
@@ -26,15 +26,17 @@ class ExitCode(IntEnum):
 class StudioqError(Exception):
     """Base of all errors that are meant for the user.
 
-    ``message`` names the value and the reason, ``remedy`` the way out, ``field`` the offending field
-    of a spec where there is one.
+    ``message`` names the value and the reason, ``remedy`` the way out, ``field`` the offending
+    field of a spec where there is one.
     """
 
     code = "error"
     exit_code = ExitCode.JOB_FAILED
     http_status = HTTPStatus.INTERNAL_SERVER_ERROR
 
-    def __init__(self, message: str, *, field: str | None = None, remedy: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, field: str | None = None, remedy: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field

@@ -141,7 +141,15 @@ class Paths:
                 f"{defaults.MAX_SOCKET_PATH}",
                 remedy="set STUDIOQ_RUNTIME to a shorter folder, for example /tmp/sq",
             )
-        for folder in (self.home, self.blobs, self.jobs, self.models, self.logs, self.redis, self.locks):
+        for folder in (
+            self.home,
+            self.blobs,
+            self.jobs,
+            self.models,
+            self.logs,
+            self.redis,
+            self.locks,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
         _own_folder(self.runtime, 0o755)
@@ -154,7 +162,7 @@ def _own_folder(folder: Path, mode: int) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(
-            f"{folder} is not a folder of user {os.getuid()}, so a socket there could be somebody else's",
+            f"{folder} is not a folder of user {os.getuid()}: a socket there may be another's",
             remedy=f"remove {folder}, or set STUDIOQ_RUNTIME to a folder of your own",
         )
     folder.chmod(mode)
@@ -186,7 +194,9 @@ def _toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", remedy=f"correct or remove {path}") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error}", remedy=f"correct or remove {path}"
+        ) from error
 
 
 def machine_lock_folder() -> Path:

@@ -1,8 +1,8 @@
 """What a job of each kind may say: one pydantic model per kind, and the request around it.
 
-The rule this module protects: a job can be repeated from its ledger row alone. So every field has its
-default here, unknown fields are errors, the seed is drawn when the spec is accepted, and a file is
-named by its hash and never by a path.
+The rule this module protects: a job can be repeated from its ledger row alone. So every field has
+its default here, unknown fields are errors, the seed is drawn when the spec is accepted, and a file
+is named by its hash and never by a path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from daemon.errors import SpecRefusedError
 
 _ADAPTER = re.compile(r"job:(\d+)(?:@(\d+))?")
 _MODEL = re.compile(r"[A-Za-z0-9][\w.+-]*(?:/[A-Za-z0-9][\w.+-]*){0,2}")
-_FIELD = re.compile(r"[a-z_]+|\d+")  # pydantic names the tried branch of a union, too: not a field
+# pydantic also puts the tried branch of a union into an error's place; that is no field.
+_FIELD = re.compile(r"[a-z_]+|\d+")
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10_000_000
 
@@ -120,7 +121,9 @@ class TrainingData(Strict):
     @model_validator(mode="after")
     def _one_way(self) -> TrainingData:
         if (self.train is None) == (self.rows is None):
-            raise ValueError("give either train (with valid and test) or rows, which is split by seed")
+            raise ValueError(
+                "give either train (with valid and test) or rows, which is split by seed"
+            )
         if self.rows is not None and (self.valid or self.test):
             raise ValueError("rows is split by seed; it cannot stand beside valid or test")
         return self
@@ -137,7 +140,9 @@ class TrainSpec(Spec):
     """LoRA, DoRA or full fine-tuning of a language model."""
 
     model: Annotated[ModelName, Field(description="Model to fine-tune.")]
-    data: Annotated[TrainingData, Field(description="jsonl rows: text, prompt/completion or messages.")]
+    data: Annotated[
+        TrainingData, Field(description="jsonl rows: text, prompt/completion or messages.")
+    ]
     iters: Annotated[int, Field(ge=1, le=MAX_COUNT, description="Training iterations.")] = 600
     batch_size: Annotated[int, Field(ge=1, le=65_536, description="Rows per iteration.")] = 4
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")] = 1e-5
@@ -146,39 +151,56 @@ class TrainSpec(Spec):
         Field(description="How many of the last layers are trained."),
     ] = 16
     rank: Annotated[int, Field(ge=1, le=4096, description="Rank of the LoRA or DoRA matrices.")] = 8
-    scale: Annotated[float, Field(gt=0, le=1e4, description="Factor of the adapter's output.")] = 20.0
+    scale: Annotated[float, Field(gt=0, le=1e4, description="Factor of the adapter's output.")] = (
+        20.0
+    )
     dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout before the adapter.")] = 0.0
     keys: Annotated[
         list[Annotated[str, Field(pattern=r"^[\w.]{1,100}$")]] | None,
-        Field(description="Linear layers that get an adapter, e.g. q_proj,v_proj; none: all of a layer."),
+        Field(description="Linear layers that get an adapter (q_proj,v_proj); default: all."),
     ] = None
-    fine_tune_type: Annotated[Literal["lora", "dora", "full"], Field(description="What is trained.")] = (
-        "lora"
-    )
+    fine_tune_type: Annotated[
+        Literal["lora", "dora", "full"], Field(description="What is trained.")
+    ] = "lora"
     optimizer: Annotated[
         Literal["adam", "adamw", "sgd", "adafactor"], Field(description="Optimizer.")
     ] = "adam"
     lr_schedule: Annotated[
         Literal["constant", "linear", "cosine"], Field(description="Decay after the warm-up.")
     ] = "constant"
-    warmup: Annotated[int, Field(ge=0, le=MAX_COUNT, description="Iterations of linear warm-up.")] = 0
+    warmup: Annotated[
+        int, Field(ge=0, le=MAX_COUNT, description="Iterations of linear warm-up.")
+    ] = 0
     grad_accumulation: Annotated[
         int, Field(ge=1, le=4096, description="Iterations whose gradients make one update.")
     ] = 1
     max_seq_length: Annotated[
         int, Field(ge=2, le=1_048_576, description="Tokens; longer rows are truncated and counted.")
     ] = 2048
-    mask_prompt: Annotated[bool, Field(description="Leave the prompt's tokens out of the loss.")] = False
-    grad_checkpoint: Annotated[bool, Field(description="Recompute activations to save memory.")] = False
-    steps_per_report: Annotated[int, Field(ge=1, le=MAX_COUNT, description="Iterations per report.")] = 10
-    steps_per_eval: Annotated[int, Field(ge=1, le=MAX_COUNT, description="Iterations per validation.")] = 200
+    mask_prompt: Annotated[
+        bool, Field(description="Leave the prompt's tokens out of the loss.")
+    ] = False
+    grad_checkpoint: Annotated[bool, Field(description="Recompute activations to save memory.")] = (
+        False
+    )
+    steps_per_report: Annotated[
+        int, Field(ge=1, le=MAX_COUNT, description="Iterations per report.")
+    ] = 10
+    steps_per_eval: Annotated[
+        int, Field(ge=1, le=MAX_COUNT, description="Iterations per validation.")
+    ] = 200
     val_batches: Annotated[
         int, Field(ge=-1, le=MAX_COUNT, description="Batches per validation; -1: all.")
     ] = 25
-    save_every: Annotated[int, Field(ge=1, le=MAX_COUNT, description="Iterations per checkpoint.")] = 100
-    test: Annotated[bool, Field(description="Measure the loss on the test rows at the end.")] = False
+    save_every: Annotated[
+        int, Field(ge=1, le=MAX_COUNT, description="Iterations per checkpoint.")
+    ] = 100
+    test: Annotated[bool, Field(description="Measure the loss on the test rows at the end.")] = (
+        False
+    )
     resume: Annotated[
-        JobReference | None, Field(description="Start from this job's adapter: job:N or job:N@STEP.")
+        JobReference | None,
+        Field(description="Start from this job's adapter: job:N or job:N@STEP."),
     ] = None
     sample_prompt: Annotated[
         str | None, Field(max_length=100_000, description="Answer this after each validation.")
@@ -194,15 +216,24 @@ class InferSpec(Spec):
         InputFile | None, Field(description='jsonl rows {"prompt": …}, optionally with "expected".')
     ] = None
     adapter: Annotated[
-        JobReference | AdapterFiles | None, Field(description="job:N, job:N@STEP, or uploaded files.")
+        JobReference | AdapterFiles | None,
+        Field(description="job:N, job:N@STEP, or uploaded files."),
     ] = None
     system: Annotated[str | None, Field(max_length=1_000_000, description="System message.")] = None
-    raw: Annotated[bool, Field(description="Send the prompt as it is, without the chat template.")] = False
-    max_tokens: Annotated[int, Field(ge=1, le=1_048_576, description="Most tokens per answer.")] = 256
+    raw: Annotated[
+        bool, Field(description="Send the prompt as it is, without the chat template.")
+    ] = False
+    max_tokens: Annotated[int, Field(ge=1, le=1_048_576, description="Most tokens per answer.")] = (
+        256
+    )
     temp: Annotated[float, Field(ge=0, le=100, description="Temperature; 0 is greedy.")] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=MAX_COUNT, description="Most likely tokens kept; 0 is off.")] = 0
-    min_p: Annotated[float, Field(ge=0, le=1, description="Least share of the best token; 0 is off.")] = 0.0
+    top_k: Annotated[
+        int, Field(ge=0, le=MAX_COUNT, description="Most likely tokens kept; 0 is off.")
+    ] = 0
+    min_p: Annotated[
+        float, Field(ge=0, le=1, description="Least share of the best token; 0 is off.")
+    ] = 0.0
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=1000)]],
         Field(max_length=64, description="Texts that end an answer; not part of it."),
@@ -225,7 +256,9 @@ class NoopSpec(Spec):
     step_seconds: Annotated[float, Field(ge=0, le=3600, description="Time each takes.")] = 0.0
     checkpoint_every: Annotated[int, Field(ge=0, le=MAX_COUNT, description="0: never.")] = 0
     fail_at: Annotated[int | None, Field(ge=0, description="Fail at this step.")] = None
-    deaf: Annotated[bool, Field(description="Sleep all the time in one step, hearing nothing.")] = False
+    deaf: Annotated[bool, Field(description="Sleep all the time in one step, hearing nothing.")] = (
+        False
+    )
 
 
 SPECS: dict[str, type[Spec]] = {"train": TrainSpec, "infer": InferSpec, "noop": NoopSpec}

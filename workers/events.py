@@ -1,8 +1,8 @@
 """What a job kind yields while it runs.
 
-Every yield is also a safe point: the engine may cancel the job there, let another attempt run, or ask
-it to stop with a checkpoint. An event therefore says only what has really happened, after ``mx.eval``.
-Standard library only: worker and engine both import this.
+Every yield is also a safe point: the engine may cancel the job there, let another attempt run, or
+ask it to stop with a checkpoint. An event therefore says only what has really happened, after
+``mx.eval``. Standard library only: worker and engine both import this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a job kind is: a generator of events, run by the engine with everything it needs in a context.
+"""What a job kind is: a generator of events that gets everything it needs in a context.
 
 A kind never looks for a file, a clock of its own, or another job: it gets resolved paths, a control
 to ask at safe points, and the cache of warm models. Imports no MLX, so that the worker can read the

@@ -1,0 +1,329 @@
+"""The life of a job outside its attempts: submitted, waiting, held, queued, cancelled, retried.
+
+Each function is one change inside the caller's transaction. It checks the state it finds and raises
+``ConflictError`` rather than guess what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from daemon.errors import ConflictError, NotFoundError
+from daemon.ledger.revision import touch
+from daemon.ledger.states import ENDED, NOT_STARTED, DownloadState, JobState, Wish
+from daemon.ledger.tables import Dependency, Download, Job, JobEvent, JobInput
+
+DAEMON = "daemon"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A checked submission; ``inputs`` maps a place in the spec to (file name, sha256)."""
+
+    user_id: int
+    kind: str
+    spec: Mapping[str, Any]
+    model: str | None = None
+    name: str | None = None
+    priority: int = 0
+    after: Sequence[int] = ()
+    hold: bool = False
+    begin_at: float | None = None
+    time_limit_seconds: float | None = None
+    retries: int = 0
+    share: bool = False
+    needs_download: bool = False
+    repeats_id: int | None = None
+    inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def get_job(session: Session, number: int) -> Job:
+    """Return the job.
+
+    Raises:
+        NotFoundError: there is none with this number.
+    """
+    job = session.get(Job, number)
+    if job is None:
+        raise NotFoundError(f"there is no job {number}", remedy="studioq list --all shows all jobs")
+    return job
+
+
+def record(
+    session: Session, job: Job, action: str, *, actor: str, now: float, **detail: Any
+) -> None:
+    """Write an event of the job's history."""
+    session.add(JobEvent(job_id=job.id, at=now, action=action, actor=actor, detail=detail))
+
+
+def submit(session: Session, new: NewJob, *, actor: str, now: float) -> Job:
+    """Write a new job in the state that follows from what it waits for."""
+    job = Job(
+        user_id=new.user_id,
+        kind=new.kind,
+        name=new.name,
+        state=JobState.HELD if new.hold else JobState.WAITING,
+        reason="held by its user" if new.hold else None,
+        priority=new.priority,
+        model=new.model,
+        spec=dict(new.spec),
+        share=new.share,
+        begin_at=new.begin_at,
+        time_limit_seconds=new.time_limit_seconds,
+        retries_left=new.retries,
+        needs_download=new.needs_download,
+        repeats_id=new.repeats_id,
+        created_at=now,
+    )
+    session.add(job)
+    session.flush()
+    for needed in sorted(set(new.after)):
+        get_job(session, needed)
+        session.add(Dependency(job_id=job.id, needs_id=needed))
+    for place, (name, sha256) in new.inputs.items():
+        session.add(JobInput(job_id=job.id, place=place, name=name, sha256=sha256))
+    record(session, job, "submitted", actor=actor, now=now)
+    session.flush()
+    _settle(session, job, now=now)
+    return job
+
+
+def _settle(session: Session, job: Job, *, now: float) -> None:
+    """Move a waiting job on if nothing is in its way, else say what is."""
+    if job.state == JobState.WAITING:
+        obstacle = _obstacle(session, job, now)
+        if obstacle is None:
+            _enqueue(job, now=now)
+        elif obstacle.final:
+            _end_unstarted(session, job, obstacle, now=now)
+        else:
+            job.reason = obstacle.text
+    touch(session, job)
+    if job.state in ENDED:
+        settle_dependents(session, job, now=now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Obstacle:
+    text: str
+    final: JobState | None = None
+    error: dict[str, Any] | None = None
+
+
+def _obstacle(session: Session, job: Job, now: float) -> _Obstacle | None:
+    """Return the first thing that keeps the job from the queue."""
+    return _needed_job(session, job) or _needed_model(session, job) or _start_time(job, now)
+
+
+def _needed_job(session: Session, job: Job) -> _Obstacle | None:
+    needed = session.scalars(
+        select(Job)
+        .join(Dependency, Dependency.needs_id == Job.id)
+        .where(Dependency.job_id == job.id, Job.state != JobState.SUCCEEDED)
+        .order_by(Job.id)
+    ).all()
+    for other in needed:
+        if other.state in ENDED:
+            return _Obstacle(
+                text=f"job {other.id}, which it needs, {_outcome(other.state)}",
+                final=JobState.CANCELLED,
+                error={
+                    "code": "dependency",
+                    "message": f"job {other.id}, which this job needs, {_outcome(other.state)}",
+                    "field": None,
+                    "remedy": f"studioq retry {other.id}, then submit this job again",
+                },
+            )
+    return _Obstacle(text=f"waits for job {needed[0].id}") if needed else None
+
+
+def _outcome(state: str) -> str:
+    return {"failed": "failed", "cancelled": "was cancelled"}.get(state, state)
+
+
+def _needed_model(session: Session, job: Job) -> _Obstacle | None:
+    if not job.needs_download:
+        return None
+    download = session.get(Download, job.model)
+    if download is None or download.state in {DownloadState.PENDING, DownloadState.RUNNING}:
+        return _Obstacle(text=f"waits for the download of {job.model}")
+    if download.state == DownloadState.FAILED:
+        return _Obstacle(
+            text=f"the download of {job.model} failed",
+            final=JobState.FAILED,
+            error=download.error,
+        )
+    job.needs_download = False
+    return None
+
+
+def _start_time(job: Job, now: float) -> _Obstacle | None:
+    if job.begin_at is not None and job.begin_at > now:
+        return _Obstacle(text="waits for its start time")
+    return None
+
+
+def _enqueue(job: Job, *, now: float) -> None:
+    """Put the job among those the worker may claim, under a dispatch number of its own."""
+    job.state = JobState.QUEUED
+    job.reason = None
+    job.dispatch += 1
+    job.queued_at = now
+
+
+def _end_unstarted(session: Session, job: Job, obstacle: _Obstacle, *, now: float) -> None:
+    assert obstacle.final is not None  # noqa: S101 - the caller has looked
+    job.state = obstacle.final
+    job.reason = obstacle.text
+    job.error = obstacle.error
+    job.ended_at = now
+    record(session, job, str(obstacle.final), actor=DAEMON, now=now, reason=obstacle.text)
+
+
+def enqueue_again(session: Session, job: Job, *, now: float, reason: str | None = None) -> None:
+    """Queue a job whose attempt ended without an outcome; it keeps its place by number."""
+    job.wish = None
+    _enqueue(job, now=now)
+    job.reason = reason
+    touch(session, job)
+
+
+def settle_dependents(session: Session, job: Job, *, now: float) -> None:
+    """Look again at the jobs that wait for ``job``, which has just ended."""
+    for dependent in _waiting_on(session, job):
+        _settle(session, dependent, now=now)
+
+
+def _waiting_on(session: Session, job: Job) -> Sequence[Job]:
+    return session.scalars(
+        select(Job)
+        .join(Dependency, Dependency.job_id == Job.id)
+        .where(Dependency.needs_id == job.id, Job.state == JobState.WAITING)
+    ).all()
+
+
+def settle_waiting(session: Session, *, now: float) -> list[int]:
+    """Move every waiting job whose time or model has come; return those that were queued."""
+    due = session.scalars(
+        select(Job).where(
+            Job.state == JobState.WAITING,
+            or_(Job.begin_at.is_(None), Job.begin_at <= now),
+        )
+    ).all()
+    moved = []
+    for job in due:
+        if _obstacle(session, job, now) != _Obstacle(text=job.reason or ""):
+            _settle(session, job, now=now)
+            if job.state == JobState.QUEUED:
+                moved.append(job.id)
+    return moved
+
+
+def cancel(session: Session, number: int, *, actor: str, now: float) -> Job:
+    """Cancel a job that has not started, or ask for it when it runs."""
+    job = get_job(session, number)
+    if job.state in ENDED:
+        raise ConflictError(f"job {number} has already ended: it {_ended_word(job.state)}")
+    record(session, job, "cancel_requested", actor=actor, now=now)
+    if job.state in NOT_STARTED:
+        job.state = JobState.CANCELLED
+        job.reason = f"cancelled by {actor}"
+        job.ended_at = now
+        touch(session, job)
+        settle_dependents(session, job, now=now)
+    else:
+        job.wish = Wish.CANCEL
+        job.reason = f"is being cancelled by {actor}"
+        touch(session, job)
+    return job
+
+
+def _ended_word(state: str) -> str:
+    return {"cancelled": "was cancelled"}.get(state, state)
+
+
+def finish(session: Session, number: int, *, actor: str, now: float) -> Job:
+    """Ask a running job to end now, as succeeded, with what it has."""
+    job = get_job(session, number)
+    if job.state != JobState.RUNNING:
+        raise ConflictError(
+            f"job {number} is {job.state}; only a running job can be finished early",
+            remedy=f"studioq cancel {number} takes a job that has not started off the queue",
+        )
+    if job.wish != Wish.CANCEL:
+        job.wish = Wish.FINISH
+        job.reason = f"is being finished early by {actor}"
+    record(session, job, "finish_requested", actor=actor, now=now)
+    touch(session, job)
+    return job
+
+
+def hold(session: Session, number: int, *, actor: str, now: float) -> Job:
+    """Keep a job that has not started from starting."""
+    job = get_job(session, number)
+    if job.state not in {JobState.QUEUED, JobState.WAITING, JobState.PAUSED}:
+        raise ConflictError(f"job {number} is {job.state}; only a waiting job can be held")
+    job.state = JobState.HELD
+    job.reason = f"held by {actor}"
+    record(session, job, "held", actor=actor, now=now)
+    touch(session, job)
+    return job
+
+
+def release(session: Session, number: int, *, actor: str, now: float) -> Job:
+    """Let a held job go on."""
+    job = get_job(session, number)
+    if job.state != JobState.HELD:
+        raise ConflictError(f"job {number} is {job.state}, not held")
+    record(session, job, "released", actor=actor, now=now)
+    job.state = JobState.WAITING
+    job.reason = None
+    _settle(session, job, now=now)
+    return job
+
+
+def retry(session: Session, number: int, *, actor: str, now: float) -> Job:
+    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    job = get_job(session, number)
+    if job.state not in {JobState.FAILED, JobState.CANCELLED}:
+        raise ConflictError(
+            f"job {number} is {job.state}; only a failed or cancelled job is retried"
+        )
+    _forget_failed_download(session, job)
+    record(session, job, "retried", actor=actor, now=now)
+    job.state = JobState.WAITING
+    job.error = job.reason = job.wish = job.ended_at = None
+    job.interruptions = 0
+    _settle(session, job, now=now)
+    return job
+
+
+def _forget_failed_download(session: Session, job: Job) -> None:
+    download = session.get(Download, job.model) if job.model else None
+    if download is not None and download.state == DownloadState.FAILED:
+        download.state = DownloadState.PENDING
+        download.error = None
+
+
+def set_priority(session: Session, number: int, priority: int, *, actor: str, now: float) -> Job:
+    """Change the priority of a job that has not ended."""
+    job = get_job(session, number)
+    if job.state in ENDED:
+        raise ConflictError(f"job {number} has already ended: it {_ended_word(job.state)}")
+    record(session, job, "priority_set", actor=actor, now=now, old=job.priority, new=priority)
+    job.priority = priority
+    touch(session, job)
+    return job
+
+
+def queued_dispatches(session: Session) -> Iterable[tuple[int, int]]:
+    """Return (job, dispatch) of every queued job, in order of number."""
+    rows = session.execute(
+        select(Job.id, Job.dispatch).where(Job.state == JobState.QUEUED).order_by(Job.id)
+    )
+    return [(number, dispatch) for number, dispatch in rows]
