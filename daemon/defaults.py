@@ -50,6 +50,9 @@ MAX_INTERRUPTIONS = 3
 USAGE_HALF_LIFE = 8 * 3600.0
 WARM_MODEL_BONUS = 60.0
 
+# Seconds of waiting of the oldest job of a priority after which the warm model's bonus is gone.
+WARM_BONUS_FADES = 600.0
+
 # Bytes: the most a request body of JSON, one uploaded file, and one user's unused uploads may have.
 MAX_JSON_BODY = 4 * 2**20
 MAX_UPLOAD = 64 * 2**30
