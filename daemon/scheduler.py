@@ -1,9 +1,9 @@
 """Which queued job runs next: priority, then fair share, then age, with a bonus for a warm model.
 
-Between users of one priority the one with the least decayed GPU time goes first. A job whose model is
-already loaded is ranked as if its user had used ``WARM_MODEL_BONUS`` seconds less, because that is
-about what loading costs everybody; the bonus fades while the oldest job of that priority waits, so
-that a stream of jobs for one model can delay the others only for a bounded time.
+Between users of one priority the one with the least decayed GPU time goes first. A job whose model
+is already loaded is ranked as if its user had used ``WARM_MODEL_BONUS`` seconds less, because that
+is about what loading costs everybody; the bonus fades while the oldest job of that priority waits,
+so that a stream of jobs for one model can delay the others only for a bounded time.
 
 Only the oldest job of each user, priority and model is looked at: an index holds them, and 10,000
 queued jobs cost no more than ten.

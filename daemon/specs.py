@@ -48,7 +48,7 @@ def _job_reference(text: str) -> str:
 
 
 def parse_job_reference(text: str) -> tuple[int, int | None]:
-    """Split ``job:N`` or ``job:N@STEP`` into job number and step (None: the job's final adapter)."""
+    """Split ``job:N[@STEP]`` into job number and step (None: the job's final adapter)."""
     match = _ADAPTER.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} does not name a job: write job:N or job:N@STEP")

@@ -71,7 +71,8 @@ class Artifact:
 class Checkpoint:
     """A complete checkpoint: from here the job can be resumed, and its adapter can be used.
 
-    ``folder`` is relative to the attempt's folder; ``files`` are relative to the same and synced.
+    ``folder`` is relative to the attempt's folder. ``files`` are those of it that users may fetch
+    (the adapter, not the optimizer's state), relative to the attempt's folder and synced.
     """
 
     step: int

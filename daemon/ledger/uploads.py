@@ -1,7 +1,7 @@
 """Which user has uploaded which content, and what may be deleted.
 
-A user never learns what others have uploaded: every question is asked per user. The content of a hash
-is stored once; it is deleted when no job cites it and no upload younger than a day remains.
+A user never learns what others have uploaded: every question is asked per user. The content of a
+hash is stored once; it is deleted when no job cites it and no upload younger than a day remains.
 """
 
 from __future__ import annotations
