@@ -1,0 +1,180 @@
+"""Which files make a language model, what they weigh, and how they are told apart.
+
+The rule this module protects: everything that can be known before loading is known before loading,
+so a wrong folder costs a message and not the memory of the machine. Imports no MLX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from daemon.errors import ModelError
+from workers.language.headers import (
+    TensorInfo,
+    WeightsHeader,
+    read_gguf_header,
+    read_safetensors_header,
+)
+
+# Bytes of each tensor that enter the fingerprint, taken from its middle.
+_SAMPLE = 256
+
+
+class Format(StrEnum):
+    """How a model lies on disk."""
+
+    FOLDER = "folder"
+    GGUF = "gguf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model's files: ``path`` is the folder, or the GGUF file; ``weights`` are sorted by name."""
+
+    path: Path
+    format: Format
+    weights: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return self.path.name
+
+
+def find_model_files(path: Path) -> ModelFiles:
+    """Say what kind of model lies at ``path``.
+
+    Raises:
+        ModelError: nothing is there, or nothing that can be read; says what was found.
+    """
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelFiles(path=path, format=Format.GGUF, weights=(path,))
+    if not path.is_dir():
+        raise ModelError(
+            f"there is no model at {path}", remedy="see studioq models list for what is there"
+        )
+    if (path / "config.json").is_file():
+        return ModelFiles(path=path, format=Format.FOLDER, weights=_shards(path))
+    return _only_gguf(path)
+
+
+def _only_gguf(folder: Path) -> ModelFiles:
+    """Return the one GGUF file of a folder without config.json."""
+    found = sorted(folder.glob("*.gguf"))
+    if len(found) == 1:
+        return ModelFiles(path=found[0], format=Format.GGUF, weights=(found[0],))
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise ModelError(
+            f"{folder.name} holds {len(found)} GGUF files ({names}), so which is meant is unclear",
+            remedy="keep one GGUF file per model folder",
+        )
+    raise ModelError(
+        f"{folder.name} is not a model folder: it has neither config.json nor a GGUF file",
+        remedy="a model is a Hugging Face or MLX folder, or a folder with one GGUF file",
+    )
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    """Return the weights of a Hugging Face folder, all of those that its index names."""
+    shards = tuple(sorted(folder.glob("model*.safetensors")))
+    if not shards:
+        raise ModelError(
+            f"{folder.name} has no weights: there is no model*.safetensors in it",
+            remedy="download the safetensors files of the model, or convert it first",
+        )
+    missing = sorted(_indexed(folder) - {shard.name for shard in shards})
+    if missing:
+        raise ModelError(
+            f"{folder.name} is incomplete: {missing[0]} is missing"
+            + (f", and {len(missing) - 1} more files" if len(missing) > 1 else ""),
+            remedy="download the model again",
+        )
+    return shards
+
+
+def _indexed(folder: Path) -> set[str]:
+    """Return the file names in the index of a sharded model; none without an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return set()
+    try:
+        return {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{folder.name}/{index.name} cannot be read: {error}", remedy="download the model again"
+        ) from None
+
+
+def read_headers(files: ModelFiles) -> dict[str, WeightsHeader]:
+    """Read and check the header of every weights file, by file name."""
+    reader = read_gguf_header if files.format is Format.GGUF else read_safetensors_header
+    return {file.name: reader(file) for file in files.weights}
+
+
+def fingerprint(files: ModelFiles) -> str:
+    """Return a SHA-256 that identifies the weights without reading all of them.
+
+    Hashed: for a folder its config.json; then for each weights file, by name, its size, its header,
+    and 256 bytes from the middle of every tensor. Two fine-tunings of one model have equal headers,
+    so the samples are what tells them apart; a file changed between the samples goes unnoticed.
+    """
+    digest = hashlib.sha256()
+    if files.format is Format.FOLDER:
+        digest.update((files.path / "config.json").read_bytes())
+    for file in files.weights:
+        for piece in _identity(file, read_headers(files)[file.name]):
+            digest.update(len(piece).to_bytes(8, "little") + piece)
+    return digest.hexdigest()
+
+
+def _identity(file: Path, header: WeightsHeader) -> Iterator[bytes]:
+    """Yield the bytes of a weights file that enter the fingerprint."""
+    yield str(file.stat().st_size).encode()
+    with file.open("rb") as opened:
+        yield opened.read(header.data_start)
+        for tensor in header.tensors:
+            middle = tensor.offset + max(0, tensor.bytes - _SAMPLE) // 2
+            yield os.pread(opened.fileno(), min(_SAMPLE, tensor.bytes), middle)
+
+
+def estimate_bytes(files: ModelFiles, *, float32: bool) -> int:
+    """Return the memory the loaded weights will take, bytes.
+
+    ``float32``: as on the CPU, where every weight is expanded to four bytes an element.
+    """
+    headers = read_headers(files)
+    tensors = [tensor for header in headers.values() for tensor in header.tensors]
+    if not float32:
+        return sum(tensor.bytes for tensor in tensors)
+    if files.format is Format.GGUF:
+        return sum(4 * tensor.elements for tensor in tensors)
+    return _expanded(tensors, _bits(files.path))
+
+
+def _expanded(tensors: list[TensorInfo], bits: int) -> int:
+    """Return the bytes of safetensors in float32; packed words hold ``32 / bits`` elements."""
+    names = {tensor.name for tensor in tensors}
+    total = 0
+    for tensor in tensors:
+        prefix, _, leaf = tensor.name.rpartition(".")
+        if leaf in {"scales", "biases"} and f"{prefix}.weight" in names:
+            continue
+        packed = leaf == "weight" and f"{prefix}.scales" in names
+        total += 4 * (tensor.elements * 32 // bits if packed else tensor.elements)
+    return total
+
+
+def _bits(folder: Path) -> int:
+    """Return the bits per weight that a folder's config declares, 4 where it says nothing."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return max(1, int(config["quantization"]["bits"]))
+    except (ValueError, KeyError, TypeError, OSError):
+        return 4

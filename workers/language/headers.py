@@ -1,0 +1,245 @@
+"""Reading what a weights file declares about itself, without its weights and without MLX.
+
+The rule this module protects: a damaged or foreign file is refused from its header, before
+gigabytes are read or a native parser sees it. The layouts are those of the safetensors README and
+of docs/gguf.md in the ggml project (versions 2 and 3, little endian).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import ModelError
+
+_DAMAGED = "download or copy the model again; the file is incomplete or damaged"
+_MAX_JSON = 100 * 2**20  # the safetensors format's own limit
+
+# ggml type number: name, elements per block, bytes per block.
+_GGML_TYPES = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    30: ("BF16", 1, 2),
+}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_STRING, _ARRAY = 8, 9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorInfo:
+    """One declared tensor: element type, shape, and where its bytes lie in the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements as stored (a packed word of a quantised weight counts as one)."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsHeader:
+    """What a weights file declares: tensors in file order, scalar metadata, size of the header."""
+
+    tensors: tuple[TensorInfo, ...]
+    data_start: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_safetensors_header(path: Path) -> WeightsHeader:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        ModelError: the file is not safetensors, or is shorter than it declares.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(size - 8, _MAX_JSON):
+            raise ModelError(f"{path.name} is not a complete safetensors file", remedy=_DAMAGED)
+        text = file.read(length)
+    try:
+        tensors = _safetensors_tensors(json.loads(text), 8 + length)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path.name} has an unreadable header: {error}", remedy=_DAMAGED
+        ) from None
+    return _within(path, size, WeightsHeader(tensors=tensors, data_start=8 + length))
+
+
+def _safetensors_tensors(header: dict[str, Any], start: int) -> tuple[TensorInfo, ...]:
+    """Return the declared tensors, by their place in the file."""
+    found = [
+        TensorInfo(
+            name=name,
+            dtype=str(entry["dtype"]),
+            shape=tuple(int(size) for size in entry["shape"]),
+            offset=start + int(entry["data_offsets"][0]),
+            bytes=int(entry["data_offsets"][1]) - int(entry["data_offsets"][0]),
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    ]
+    return tuple(sorted(found, key=lambda tensor: (tensor.offset, tensor.name)))
+
+
+def read_gguf_header(path: Path) -> WeightsHeader:
+    """Read and check the header of a GGUF file; arrays of the metadata are skipped.
+
+    Raises:
+        ModelError: the file is not GGUF of version 2 or 3, or is shorter than it declares.
+    """
+    size = path.stat().st_size
+    if size < 24:
+        raise ModelError(f"{path.name} is not a complete GGUF file", remedy=_DAMAGED)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            header = _Cursor(data).header()
+        except (struct.error, UnicodeDecodeError, IndexError, OverflowError) as error:
+            raise ModelError(
+                f"{path.name} is not a complete GGUF file: {error}", remedy=_DAMAGED
+            ) from None
+        except _UnreadableError as error:
+            raise ModelError(f"{path.name}: {error}", remedy=error.remedy) from None
+    return _within(path, size, header)
+
+
+class _UnreadableError(Exception):
+    """A GGUF header says something that this reader does not know."""
+
+    def __init__(self, message: str, remedy: str = _DAMAGED) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class _Cursor:
+    """A place in a GGUF file's header, moved by each read."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._place = 0
+
+    def header(self) -> WeightsHeader:
+        """Read the whole header from the start."""
+        if self._data[:4] != b"GGUF":
+            raise _UnreadableError("it does not start with GGUF's mark")
+        self._place = 4
+        version, tensors, values = self._number("I"), self._number("Q"), self._number("Q")
+        if version not in (2, 3):
+            raise _UnreadableError(f"GGUF version {version} is unknown; 2 and 3 can be read")
+        metadata = {self._text(): self._value(self._number("I")) for _ in range(values)}
+        infos = [self._tensor() for _ in range(tensors)]
+        start = _aligned(self._place, int(metadata.get("general.alignment", 32)))
+        return WeightsHeader(
+            tensors=tuple(_moved(info, start) for info in infos),
+            data_start=start,
+            metadata={key: value for key, value in metadata.items() if value is not None},
+        )
+
+    def _number(self, code: str) -> Any:
+        value = struct.unpack_from("<" + code, self._data, self._place)[0]
+        self._place += struct.calcsize("<" + code)
+        return value
+
+    def _text(self) -> str:
+        length = self._number("Q")
+        if length > len(self._data) - self._place:
+            raise IndexError("a text extends past the end of the file")
+        text = self._data[self._place : self._place + length].decode("utf-8")
+        self._place += length
+        return text
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._text()
+        if kind == _ARRAY:
+            return self._skip_array()
+        if kind not in _SCALARS:
+            raise _UnreadableError(f"a metadata value has the unknown type {kind}")
+        return self._number(_SCALARS[kind])
+
+    def _skip_array(self) -> None:
+        kind, count = self._number("I"), self._number("Q")
+        if kind in _SCALARS:
+            self._place += count * struct.calcsize("<" + _SCALARS[kind])
+            return
+        for _ in range(count):
+            self._value(kind)
+
+    def _tensor(self) -> TensorInfo:
+        name, dimensions = self._text(), self._number("I")
+        shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
+        kind, offset = self._number("I"), self._number("Q")
+        if kind not in _GGML_TYPES:
+            known = ", ".join(name for name, _, _ in _GGML_TYPES.values())
+            raise _UnreadableError(
+                f"tensor {name} has the ggml type number {kind}, which cannot be read",
+                f"use a file whose tensors are of the types {known}",
+            )
+        dtype, elements, width = _GGML_TYPES[kind]
+        length = math.prod(shape) // elements * width
+        return TensorInfo(name=name, dtype=dtype, shape=shape, offset=offset, bytes=length)
+
+
+def _moved(info: TensorInfo, start: int) -> TensorInfo:
+    """Return ``info`` with its offset counted from the start of the file."""
+    return TensorInfo(
+        name=info.name,
+        dtype=info.dtype,
+        shape=info.shape,
+        offset=info.offset + start,
+        bytes=info.bytes,
+    )
+
+
+def _aligned(place: int, alignment: int) -> int:
+    return (place + alignment - 1) // alignment * alignment if alignment > 0 else place
+
+
+def _within(path: Path, size: int, header: WeightsHeader) -> WeightsHeader:
+    """Return ``header`` if every declared tensor lies inside the file's ``size`` bytes."""
+    for tensor in header.tensors:
+        if tensor.bytes < 0 or tensor.offset + tensor.bytes > size:
+            raise ModelError(
+                f"{path.name} is incomplete: it has {size} bytes, and tensor {tensor.name} "
+                f"ends at {tensor.offset + tensor.bytes}",
+                remedy=_DAMAGED,
+            )
+    return header

@@ -1,0 +1,156 @@
+"""Loading a language model from its files, in the form that is fast on this device.
+
+The rule this module protects: a model is loaded from local files alone, with no code of the model's
+author run, and whatever is wrong with it becomes one ``ModelError`` that says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm import utils as mlx_lm_utils
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from daemon.errors import ModelError
+from workers.failures import is_out_of_memory, memory_errors
+from workers.language import formats
+from workers.language.formats import Format, ModelFiles
+from workers.language.gguf import load_gguf
+from workers.memory import on_gpu, preserved_random_state
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A loaded model. ``model`` is the caller's own module tree; ``bytes`` are its weights' size.
+
+    ``fingerprint`` is the SHA-256 of ``workers.language.formats.fingerprint``.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    config: dict[str, Any]
+    fingerprint: str
+    bytes: int
+
+
+def load_language_model(path: Path) -> LanguageModel:
+    """Load the model at ``path``: a Hugging Face or MLX folder, or GGUF.
+
+    On the CPU all weights become float32, because MLX has fast CPU kernels for nothing else; on a
+    GPU they stay as they are stored. The global random state is left as it was.
+
+    Raises:
+        ModelError: a file is missing, damaged, or of a kind that cannot be read.
+        OutOfMemoryError: the weights do not fit.
+    """
+    files = formats.find_model_files(path)
+    identity = formats.fingerprint(files)
+    with preserved_random_state(), memory_errors(f"loading {files.name}"), _model_errors(files):
+        model, config, tokenizer = _load(files)
+        if not on_gpu():
+            to_float32(model)
+        model.eval()
+        mx.eval(model.parameters())
+    return LanguageModel(
+        name=files.name,
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        fingerprint=identity,
+        bytes=parameter_bytes(model),
+    )
+
+
+def _load(files: ModelFiles) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
+    if files.format is Format.GGUF:
+        return load_gguf(files.path)
+    return _load_folder(files.path)
+
+
+def _load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
+    """Load a folder as mlx-lm does, with remote code and network off."""
+    _check_config(folder)
+    _check_tokenizer(folder)
+    model, config = mlx_lm_utils.load_model(folder, lazy=True, trust_remote_code=False)
+    tokenizer = mlx_lm_utils.load_tokenizer(
+        folder,
+        {"trust_remote_code": False, "local_files_only": True},
+        eos_token_ids=config.get("eos_token_id"),
+    )
+    return model, config, tokenizer
+
+
+def _check_config(folder: Path) -> None:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder.name}/config.json cannot be read: {error}", remedy="download the model again"
+        ) from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError(
+            f"{folder.name}/config.json names no model_type, so its architecture is unknown",
+            remedy="use the model's own config.json",
+        )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if (folder / "tokenizer.json").is_file():
+        return
+    if (folder / "tokenizer.model").is_file():
+        raise ModelError(
+            f"{folder.name} has a SentencePiece tokenizer.model and no tokenizer.json; "
+            "read through transformers its tokens would be wrong",
+            remedy="add the model's tokenizer.json to the folder",
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{folder.name} has no tokenizer: there is no tokenizer.json in it",
+            remedy="copy tokenizer.json and tokenizer_config.json into the folder",
+        )
+
+
+@contextmanager
+def _model_errors(files: ModelFiles) -> Iterator[None]:
+    """Raise what mlx-lm and transformers say about a broken model as ``ModelError``."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise _unusable(files, error) from None
+    except (ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _unusable(files, error) from None
+
+
+def _unusable(files: ModelFiles, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"{reason} is missing"
+    shown = reason if len(reason) <= 300 else reason[:299] + "…"
+    return ModelError(
+        f"model {files.name} cannot be loaded: {shown}",
+        remedy="check that the folder holds a complete model of an architecture that mlx-lm knows",
+    )
+
+
+def to_float32(model: nn.Module) -> None:
+    """Dequantise every layer of ``model`` and cast what is left of 16 bits to float32, lazily."""
+    mlx_lm_utils.dequantize_model(model)
+    model.set_dtype(mx.float32)
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Return the size of all arrays of ``model``, bytes."""
+    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))

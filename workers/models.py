@@ -1,0 +1,176 @@
+"""The models that stay loaded between jobs, within a memory budget.
+
+The rule this module protects: what is kept is never modified. Each attempt borrows a module tree of
+its own over the same weights (MLX arrays are values, so sharing them costs no memory), puts its
+adapter into that tree, and drops the tree when it ends. Nothing has to be removed, and two attempts
+interleaved in one engine cannot disturb each other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+
+from daemon.errors import OutOfMemoryError
+from workers.language import formats
+from workers.language.load import LanguageModel, load_language_model
+from workers.memory import free_unused, on_gpu
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A loaded model: what its files were then, when it was last used, how many use it now."""
+
+    model: LanguageModel
+    stamp: tuple[tuple[str, int, int], ...]
+    used_at: float
+    load_seconds: float
+    borrowers: int = 0
+
+
+class ModelCache:
+    """Loaded models by path; the least recently used go first when the budget is passed.
+
+    ``budget_bytes`` bounds the models kept; one that is larger alone is loaded all the same.
+    ``limit_bytes`` is what the device has: a model beyond it is refused before it is loaded.
+    """
+
+    def __init__(
+        self, budget_bytes: int, clock: Callable[[], float], *, limit_bytes: int | None = None
+    ) -> None:
+        self._budget = budget_bytes
+        self._limit = limit_bytes
+        self._clock = clock
+        self._entries: dict[Path, _Entry] = {}
+
+    def names(self) -> list[dict[str, str | int]]:
+        """Return name and bytes of each loaded model, least recently used first."""
+        entries = sorted(self._entries.values(), key=lambda entry: entry.used_at)
+        return [{"name": entry.model.name, "bytes": entry.model.bytes} for entry in entries]
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths of the loaded models."""
+        return tuple(self._entries)
+
+    def language(self, path: Path) -> LanguageModel:
+        """Return the kept model of ``path``, loading it first if need be. Not to be modified."""
+        return self._entry(path).model
+
+    def load_seconds(self, path: Path) -> float:
+        """Load ``path`` if it is not loaded; return how long that took now, 0 when it was warm."""
+        warm = self._current(path.resolve()) is not None
+        entry = self._entry(path)
+        return 0.0 if warm else entry.load_seconds
+
+    @contextmanager
+    def borrow(self, path: Path) -> Iterator[LanguageModel]:
+        """Give the model with a module tree of its own, to be modified at will; keep it loaded."""
+        entry = self._entry(path)
+        entry.borrowers += 1
+        try:
+            yield replace(entry.model, model=own_tree(entry.model.model))
+        finally:
+            entry.borrowers -= 1
+            entry.used_at = self._clock()
+
+    def clear(self) -> int:
+        """Drop every model that is not in use; return the bytes that MLX still holds."""
+        for path in [path for path, entry in self._entries.items() if not entry.borrowers]:
+            del self._entries[path]
+        return free_unused()
+
+    def _entry(self, path: Path) -> _Entry:
+        key = path.resolve()
+        entry = self._current(key) or self._load(key)
+        entry.used_at = self._clock()
+        return entry
+
+    def _current(self, key: Path) -> _Entry | None:
+        """Return the loaded model if its files are still the same; forget it if they are not."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.stamp != _stamp(key):
+            del self._entries[key]
+            return None
+        return entry
+
+    def _load(self, key: Path) -> _Entry:
+        files = formats.find_model_files(key)
+        self._make_room(formats.estimate_bytes(files, float32=not on_gpu()), files.name)
+        stamp, started = _stamp(key), self._clock()
+        model = load_language_model(key)
+        now = self._clock()
+        entry = _Entry(model=model, stamp=stamp, used_at=now, load_seconds=now - started)
+        self._entries[key] = entry
+        return entry
+
+    def _make_room(self, needed: int, name: str) -> None:
+        """Drop idle models, least recently used first, until ``needed`` bytes fit the budget."""
+        if self._limit is not None and needed > self._limit:
+            raise OutOfMemoryError(
+                f"model {name} needs {needed / 2**30:.1f} GiB for its weights alone; "
+                f"this machine allows {self._limit / 2**30:.1f} GiB",
+                remedy="use a smaller or quantised model",
+            )
+        idle = [(entry.used_at, key) for key, entry in self._entries.items() if not entry.borrowers]
+        dropped = False
+        for _, key in sorted(idle):
+            if self._held() + needed <= self._budget:
+                break
+            del self._entries[key]
+            dropped = True
+        if dropped:
+            free_unused()
+
+    def _held(self) -> int:
+        return sum(entry.model.bytes for entry in self._entries.values())
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, size and modification time of a model's files; empty when it has gone."""
+    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def own_tree(model: nn.Module) -> nn.Module:
+    """Return a copy of a module tree that shares the arrays' memory and nothing else.
+
+    Modules, containers and array handles are new, so that assigning, freezing, converting layers
+    and even in-place arithmetic leave the original alone. Other attributes (configurations, rotary
+    embeddings' numbers, functions) are shared; networks do not change them.
+    """
+    return _copied(model, {})
+
+
+def _copied(value: Any, done: dict[int, Any]) -> Any:
+    """Copy modules, containers and array handles; ``done`` keeps tied modules tied."""
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, nn.Module):
+        return _copied_module(value, done)
+    if isinstance(value, mx.array):
+        done[id(value)] = copy.copy(value)
+        return done[id(value)]
+    if type(value) is dict:
+        return {key: _copied(item, done) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(_copied(item, done) for item in value)
+    return value
+
+
+def _copied_module(module: nn.Module, done: dict[int, Any]) -> nn.Module:
+    """Copy one module without running its constructor, which would draw random weights."""
+    new: nn.Module = dict.__new__(type(module))
+    done[id(module)] = new
+    for name, value in vars(module).items():
+        object.__setattr__(new, name, _copied(value, done))
+    for name, value in module.items():
+        dict.__setitem__(new, name, _copied(value, done))
+    return new
