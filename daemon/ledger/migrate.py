@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-from importlib import resources
 from pathlib import Path
 
 from sqlalchemy import select
 
+import migrations
 from daemon.errors import StudioqError
 from daemon.ledger.store import Ledger, make_engine
 from daemon.ledger.tables import LedgerInfo
@@ -43,7 +43,7 @@ def open_ledger(path: Path) -> Ledger:
 
 
 def _versions() -> Path:
-    return Path(str(resources.files("migrations")))
+    return Path(str(migrations.__file__)).parent
 
 
 def _newest() -> str:
