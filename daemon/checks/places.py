@@ -75,7 +75,7 @@ class Places:
 def _home(environment: Mapping[str, str]) -> Path:
     named = environment.get("STUDIOQ_HOME")
     if named:
-        return Path(os.path.abspath(Path(named).expanduser()))  # noqa: PTH100 - as Path.absolute, with ..
+        return Path(named).expanduser().absolute()
     shared = environment.get("XDG_DATA_HOME", "")
     if os.path.isabs(shared):  # noqa: PTH117
         return Path(shared, "studioq")
