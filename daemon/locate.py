@@ -94,6 +94,11 @@ class Paths:
         return self.home / "locks"
 
     @property
+    def libraries(self) -> Path:
+        """Links to shared libraries that the engine loads first."""
+        return self.home / "lib"
+
+    @property
     def socket(self) -> Path:
         """The API socket, open to all users of the machine."""
         return self.runtime / "studioq.sock"

@@ -63,7 +63,7 @@ def load_language_model(path: Path) -> LanguageModel:
         model.eval()
         mx.eval(model.parameters())
     return LanguageModel(
-        name=files.name,
+        name=path.name,
         model=model,
         tokenizer=tokenizer,
         config=config,
