@@ -53,8 +53,3 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Generator[None, None
     if not math.isfinite(mean):
         raise NonFiniteError(f"the loss of an evaluation is {mean}")
     return mean
-
-
-def perplexity(loss: float) -> float:
-    """Return e to the loss, the perplexity per token; the largest float if that overflows."""
-    return math.exp(min(loss, 709.0))
