@@ -141,10 +141,14 @@ def decode(line: bytes) -> Message:
     Raises:
         ValueError: the line is not one of ours.
     """
-    body = json.loads(line, parse_constant=_refuse)
-    kind = _MESSAGES.get(body.pop("is", ""))
-    if kind is None:
-        raise ValueError(f"not a message: {line[:200]!r}")
+    try:
+        return _message(json.loads(line, parse_constant=_refuse))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not a message: {line[:200]!r} ({error})") from None
+
+
+def _message(body: dict[str, Any]) -> Message:
+    kind = _MESSAGES[body.pop("is")]
     if kind is Happened:
         body["event"] = _event(body["event"])
     if kind is Alive:
