@@ -119,6 +119,29 @@ class ConflictError(StudioqError):
     http_status = HTTPStatus.CONFLICT
 
 
+class TooLargeError(StudioqError):
+    """A request or file is larger than the daemon takes."""
+
+    code = "too_large"
+    exit_code = ExitCode.USAGE
+    http_status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class RangeError(StudioqError):
+    """A part of a file was asked for that lies behind its end."""
+
+    code = "range"
+    exit_code = ExitCode.USAGE
+    http_status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+
+
+class FileDiffersError(StudioqError):
+    """A file on the user's disk has the name of a fetched one and other content."""
+
+    code = "file_differs"
+    exit_code = ExitCode.USAGE
+
+
 class DaemonAwayError(StudioqError):
     """No daemon answers on the socket."""
 
@@ -162,6 +185,7 @@ class DiskFullError(JobError):
     """A file could not be written because the disk is full."""
 
     code = "disk_full"
+    http_status = HTTPStatus.INSUFFICIENT_STORAGE
 
 
 class TimeLimitError(JobError):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy.orm import Session
@@ -37,6 +38,7 @@ class WriterClosedError(StudioqError):
     """The daemon is shutting down and takes no more changes."""
 
     code = "shutting_down"
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Writer:
