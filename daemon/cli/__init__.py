@@ -1,0 +1,51 @@
+"""The ``studioq`` command, and the one place where an error becomes a message and an exit code.
+
+The rule it protects: stdout carries data and stderr narration, so that a script can rely on both.
+This module imports click alone; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from daemon.cli.narration import complain, complain_of, narrate
+from daemon.errors import ExitCode, StudioqError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (docs/cli.md lists them)."""
+    from daemon.cli.root import cli
+
+    try:
+        code: Any = cli.main(arguments, prog_name="studioq", standalone_mode=False)
+        sys.stdout.flush()
+    except click.Abort:
+        narrate("interrupted")
+        return int(ExitCode.INTERRUPTED)
+    except click.ClickException as error:
+        complain(error.format_message(), _help_command(error))
+        return int(ExitCode.USAGE)
+    except StudioqError as error:
+        return complain_of(error)
+    except BrokenPipeError:
+        return _reader_left()
+    except OSError as error:
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return int(ExitCode.JOB_FAILED)
+    return int(code or ExitCode.OK)
+
+
+def _help_command(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help" if context is not None else None
+
+
+def _reader_left() -> int:
+    """Be quiet when the program that read stdout has ended (``studioq list | head -1``)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(ExitCode.OK)

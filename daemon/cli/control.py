@@ -1,0 +1,175 @@
+"""``studioq daemon``: run, start, stop and install the daemon.
+
+The rule it protects: stopping is orderly. The daemon is asked over its socket; a running job writes
+its checkpoint, and nothing is killed from here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daemon import defaults
+from daemon.cli.command import Group, json_option, open_client, socket_option
+from daemon.cli.narration import narrate
+from daemon.cli.status import print_status
+from daemon.errors import ConflictError, DaemonAwayError, UsageError
+
+if TYPE_CHECKING:
+    from daemon.client import Client
+    from daemon.locate import Paths
+
+_PAUSE = 0.05
+
+
+@click.group(
+    "daemon",
+    cls=Group,
+    examples=("studioq daemon start", "studioq daemon stop", "studioq daemon install --dry-run"),
+)
+def daemon() -> None:
+    """Run, start, stop or install the daemon."""
+
+
+@daemon.command("run", examples=("studioq daemon run",))
+def run() -> Any:
+    """Run the daemon in this terminal until ctrl-C."""
+    from daemon.main import main
+
+    return main()
+
+
+@daemon.command("start", examples=("studioq daemon start",))
+def start() -> None:
+    """Start the daemon in the background, unless it runs, and wait until it answers."""
+    from daemon.autostart import start_daemon
+
+    pid = start_daemon(_own_paths(), say=narrate)
+    narrate("the daemon runs already" if pid is None else f"the daemon runs, pid {pid}")
+
+
+@daemon.command("stop", examples=("studioq daemon stop",))
+def stop() -> None:
+    """Stop daemon, worker, engine and Redis; a running job goes on at the next start."""
+    client = open_client()
+    try:
+        client.status()
+    except DaemonAwayError:
+        narrate(f"no daemon runs at {client.address.socket}")
+        return
+    _end(client, worker=True, drain=False)
+    narrate("stopped")
+
+
+@daemon.command(
+    "restart",
+    examples=("studioq daemon restart", "studioq daemon restart --drain   # after an upgrade"),
+)
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Let the running job end first, and replace worker and engine too.",
+)
+def restart(drain: bool) -> None:
+    """Restart the daemon; the worker and its running job go on meanwhile."""
+    from daemon.autostart import start_daemon
+
+    paths = _own_paths()
+    try:
+        _end(open_client(), worker=drain, drain=drain)
+    except DaemonAwayError:
+        narrate("no daemon ran")
+    pid = start_daemon(paths, say=narrate)
+    narrate(f"the daemon runs, pid {pid}")
+
+
+@daemon.command("status", examples=("studioq daemon status",))
+@json_option
+def status(as_json: bool) -> None:
+    """Show the daemon and its processes (exit 3: no daemon)."""
+    print_status(as_json=as_json)
+
+
+@daemon.command(
+    "install",
+    examples=("studioq daemon install --dry-run", "sudo studioq daemon install"),
+)
+@click.option("--user", metavar="NAME", help="Account that runs the daemon.")
+@click.option("--home", metavar="DIR", help="Folder of ledger, models and artifacts.")
+@click.option(
+    "--root", metavar="DIR", default="/", show_default=True, help="Write below DIR (packaging)."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written.")
+@click.option("--force", is_flag=True, help="Overwrite files that differ.")
+def install(**options: Any) -> None:
+    """Write the system service of a shared daemon, and /etc/studioq.toml, which names it."""
+    from daemon.service import install_command
+
+    click.echo("\n".join(install_command(**options)))
+
+
+@daemon.command("uninstall", examples=("sudo studioq daemon uninstall",))
+@click.option("--root", metavar="DIR", default="/", show_default=True, help="Remove below DIR.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed.")
+@click.option("--force", is_flag=True, help="Even while the daemon runs.")
+def uninstall(**options: Any) -> None:
+    """Remove the system service; the home with its ledger and models stays."""
+    from daemon.service import uninstall_command
+
+    click.echo("\n".join(uninstall_command(**options)))
+
+
+def _own_paths() -> Paths:
+    """Return the paths of this user's home.
+
+    Raises:
+        UsageError: the commands here talk to another daemon, which its service manager starts.
+    """
+    from daemon.locate import Paths, find_daemon
+
+    paths = Paths.default()
+    address = find_daemon(socket_option(click.get_current_context()))
+    if address.socket != paths.socket:
+        raise UsageError(
+            f"the daemon at {address.socket} is not that of your home {paths.home}",
+            remedy="a shared daemon is started by systemctl or launchctl (studioq daemon install); "
+            "for your own, unset STUDIOQ_SOCKET and STUDIOQ_SYSTEM_CONFIG",
+        )
+    return paths
+
+
+def _end(client: Client, *, worker: bool, drain: bool) -> None:
+    """Ask the daemon to end, say what takes time, and wait until its socket is silent."""
+    running = [job["id"] for job in client.jobs(state="running")["jobs"]]
+    for number in running if worker else ():
+        narrate(
+            f"job {number} is running; "
+            + (
+                "waiting for its end"
+                if drain
+                else "it checkpoints now and goes on at the next start"
+            )
+        )
+    client.shutdown(worker=worker, drain=drain)
+    client.close()
+    wait_until_gone(client, None if drain else 2 * defaults.STOP_GRACE)
+
+
+def wait_until_gone(client: Client, seconds: float | None) -> None:
+    """Wait until no daemon answers.
+
+    Raises:
+        ConflictError: one still did after ``seconds``.
+    """
+    from daemon.autostart import answers
+
+    begin = time.monotonic()
+    while answers(client.address.socket):
+        if seconds is not None and time.monotonic() - begin > seconds:
+            raise ConflictError(
+                f"the daemon at {client.address.socket} has not ended after {seconds:.0f} s",
+                remedy="studioq daemon status shows what it waits for",
+            )
+        time.sleep(_PAUSE)

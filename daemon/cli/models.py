@@ -1,0 +1,91 @@
+"""``studioq models``: what a spec may name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from daemon.cli.command import Group, json_option, open_client, print_json
+from daemon.cli.table import Column, render, terminal_width
+from daemon.cli.units import size
+from daemon.cli.values import MODEL
+from daemon.errors import NotFoundError
+
+_COLUMNS = (
+    Column(title="name", least=12),
+    Column(title="state"),
+    Column(title="format"),
+    Column(title="size", right=True),
+    Column(title="note", least=8),
+)
+
+
+@click.group(
+    "models",
+    cls=Group,
+    invoke_without_command=True,
+    examples=("studioq models", "studioq models show smollm2", "ls $(studioq models path)"),
+)
+@json_option
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List the models; also show one, or print where they are."""
+    if ctx.invoked_subcommand is None:
+        _print_models(as_json=as_json)
+
+
+@models.command("list", examples=("studioq models list", "studioq models list --json"))
+@json_option
+def list_models(as_json: bool) -> None:
+    """List the models that a job may name."""
+    _print_models(as_json=as_json)
+
+
+@models.command("show", examples=("studioq models show smollm2",))
+@click.argument("name", type=MODEL)
+@json_option
+def show_model(name: str, as_json: bool) -> None:
+    """Show one model: its folder, format and size."""
+    found = next(
+        (model for model in open_client().models()["models"] if model["name"] == name), None
+    )
+    if found is None:
+        raise NotFoundError(f"there is no model {name!r} here", remedy="studioq models list")
+    if as_json:
+        print_json(found)
+        return
+    for key, value in found.items():
+        if value is not None:
+            click.echo(f"{key:<7}  {size(value) if key == 'bytes' else value}")  # type: ignore[arg-type]
+
+
+@models.command("path", examples=("cp -r my-model $(studioq models path)/",))
+@json_option
+def path(as_json: bool) -> None:
+    """Print the folder that models are put into (with --json: every model root)."""
+    roots = open_client().models()["roots"]
+    if as_json:
+        print_json(roots)
+    else:
+        click.echo(roots[0])
+
+
+def _print_models(*, as_json: bool) -> None:
+    answer = open_client().models()
+    if as_json:
+        print_json(answer)
+        return
+    rows = [_row(model) for model in answer["models"]]
+    for line in render(_COLUMNS, rows, width=terminal_width()):
+        click.echo(line)
+
+
+def _row(model: Any) -> list[str]:
+    return [
+        model["name"],
+        model["state"],
+        model["format"] or "",
+        size(model["bytes"]),
+        model["error"] or "",
+    ]

@@ -1,0 +1,68 @@
+"""How a job's state looks: glyph, word and colour, and the one line that explains it.
+
+The rule it protects: colour and glyph repeat what the word says, so nothing is lost without them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from daemon.cli.units import duration
+
+STATES = ("held", "waiting", "queued", "running", "paused", "succeeded", "failed", "cancelled")
+
+_GLYPHS = dict(zip(STATES, "◇◌○●◐✓✗⊘", strict=True))
+_COLOURS = {
+    "running": "cyan",
+    "paused": "yellow",
+    "succeeded": "green",
+    "failed": "red",
+    "held": "yellow",
+    "waiting": "bright_black",
+    "cancelled": "bright_black",
+}
+
+
+def state_word(state: str) -> str:
+    """Return glyph and word; the word alone where stdout cannot carry the glyph."""
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    glyph = _GLYPHS.get(state, "")
+    return f"{glyph} {state}" if glyph and encoding.startswith("utf") else state
+
+
+def coloured(state: str, text: str) -> str:
+    """Colour a text by state; ``click.echo`` takes the colour away where there is no terminal."""
+    colour = _COLOURS.get(state)
+    return click.style(text, fg=colour) if colour else text
+
+
+def done(job: Any) -> str:
+    """Return how far a job is in per cent, or nothing before it started."""
+    progress = job.get("progress") or {}
+    total, count = progress.get("total"), progress.get("done")
+    return f"{100 * count // total}%" if total and count is not None else ""
+
+
+def note(job: Any) -> str:
+    """Return the one line that explains a job's state."""
+    error = job.get("error")
+    if error:
+        return str(error["message"]).splitlines()[0]
+    eta = (job.get("progress") or {}).get("eta_seconds")
+    if job["state"] == "running" and eta is not None:
+        return f"{duration(eta)} left"
+    if job.get("reason"):
+        return str(job["reason"])
+    return "next" if job["state"] == "queued" and job.get("position") == 1 else ""
+
+
+def visible(text: str) -> str:
+    """Return text whose control characters, but line ends and tabs, are shown and not obeyed.
+
+    Generated text and names come from models and other people; an escape sequence could rewrite the
+    screen or the window's title.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

@@ -1,0 +1,170 @@
+"""From a submitting command's options to a queued job.
+
+The rule it protects: only options that were given travel. The daemon fills in the rest, so a
+default changed there is never overruled by an older client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from daemon.cli.command import json_option, open_client, print_json
+from daemon.cli.values import DURATION, JOB, MOMENT
+from daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from daemon.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Options of every submitting command, as fields of the request; the rest is the kind's spec.
+REQUEST_FIELDS = {
+    "name": "name",
+    "priority": "priority",
+    "after": "after",
+    "hold": "hold",
+    "begin": "begin_at",
+    "time_limit": "time_limit_seconds",
+    "retries": "retries",
+    "share": "share",
+}
+
+# Options that stay in the client.
+CLIENT_OPTIONS = frozenset({"wait", "follow", "timeout", "notify", "as_json"})
+
+_STAY = (
+    click.option("--wait", is_flag=True, help="Wait, and exit with the job's outcome."),
+    click.option(
+        "--follow", is_flag=True, help="Show the log (train) or the text (infer) until it ends."
+    ),
+    click.option("--timeout", type=DURATION, metavar="D", help="Stop waiting after D (exit 5)."),
+    click.option("--notify", metavar="COMMAND", help="Run COMMAND here when the job has ended."),
+)
+
+_COMMON = (
+    click.option("--name", metavar="TEXT", help="A name to know the job by."),
+    click.option(
+        "--priority",
+        type=click.Choice(["low", "normal", "high"]),
+        default="normal",
+        show_default=True,
+        help="Place in the queue.",
+    ),
+    click.option(
+        "--seed", type=int, help="Seed of all random choices; drawn and recorded if not given."
+    ),
+    click.option(
+        "--after",
+        type=JOB,
+        multiple=True,
+        metavar="N",
+        help="Start when job N has succeeded; repeatable.",
+    ),
+    click.option("--hold", is_flag=True, help="Do not start before: studioq release N."),
+    click.option(
+        "--begin", type=MOMENT, metavar="TIME", help="Start no earlier: ISO time, or +2h."
+    ),
+    click.option(
+        "--time-limit",
+        type=DURATION,
+        metavar="D",
+        help="Fail the job after D of running: 90s, 15m, 2h.",
+    ),
+    click.option(
+        "--retries",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Times to try again after a failure.",
+    ),
+    click.option("--share", is_flag=True, help="Let everybody read the artifacts."),
+    *_STAY,
+    json_option,
+)
+
+
+def submission_options(function: F) -> F:
+    """Add the options that all submitting commands have."""
+    return _decorate(function, _COMMON)
+
+
+def staying_options(function: F) -> F:
+    """Add --wait and its companions."""
+    return _decorate(function, _STAY)
+
+
+def _decorate(function: F, options: tuple[Callable[[F], F], ...]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def given(ctx: click.Context) -> dict[str, Any]:
+    """Return the options that stood on the command line."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in ctx.params.items()
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide given options into the kind's spec and the request around it."""
+    request = {
+        REQUEST_FIELDS[key]: value for key, value in options.items() if key in REQUEST_FIELDS
+    }
+    spec = {
+        key: value
+        for key, value in options.items()
+        if key not in REQUEST_FIELDS and key not in CLIENT_OPTIONS
+    }
+    return spec, request
+
+
+def submit(kind: str, prepare: Callable[[Client, dict[str, Any]], dict[str, Any]]) -> int:
+    """Queue a job of ``kind`` from the current command's options; return the exit code.
+
+    ``prepare(client, spec)`` turns local paths into uploads.
+    """
+    ctx = click.get_current_context()
+    options = given(ctx)
+    check_staying(options)
+    spec, request = split_options(options)
+    client = open_client(autostart=True)
+    answer = client.submit(kind, prepare(client, spec), **request)
+    return announce(client, answer, options, kind)
+
+
+def announce(client: Client, answer: Any, options: dict[str, Any], kind: str) -> int:
+    """Print a new job's number, and stay with it where that was asked for."""
+    if options.get("as_json"):
+        print_json(answer)
+    else:
+        click.echo(str(answer["id"]))
+    if not (options.get("wait") or options.get("follow")):
+        return 0
+    from daemon.cli.staying import stay
+
+    return stay(
+        client,
+        answer["id"],
+        text=kind == "infer",
+        follow=bool(options.get("follow")),
+        timeout=options.get("timeout"),
+        notify=options.get("notify"),
+    )
+
+
+def check_staying(options: dict[str, Any]) -> None:
+    """Refuse options that need somebody who waits.
+
+    Raises:
+        UsageError: --timeout or --notify stands without --wait or --follow.
+    """
+    for name in ("timeout", "notify"):
+        if name in options and not (options.get("wait") or options.get("follow")):
+            raise UsageError(f"--{name} needs --wait or --follow", remedy=f"add --wait to --{name}")

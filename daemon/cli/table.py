@@ -1,0 +1,106 @@
+"""Aligned columns that fit the terminal.
+
+The rule it protects: a line never wraps on a terminal, and is never cut in a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_GAP = "  "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column: its title, whether it holds numbers, and how far it may shrink (0: not at all)."""
+
+    title: str
+    right: bool = False
+    least: int = 0
+
+
+def cell_width(text: str) -> int:
+    """Return the terminal cells that a text takes; wide East Asian characters take two."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def clip(text: str, width: int) -> str:
+    """Return a text of at most ``width`` cells, with an ellipsis where something is missing."""
+    if cell_width(text) <= width:
+        return text
+    while text and cell_width(text) > width - 1:
+        text = text[:-1]
+    return text + "…" if width > 0 else ""
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is; None where it is none."""
+    if not sys.stdout.isatty():
+        return None
+    named = os.environ.get("COLUMNS", "")
+    return int(named) if named.isdecimal() else os.get_terminal_size(sys.stdout.fileno()).columns
+
+
+def render(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None,
+    paint: Callable[[int, int, str], str] = lambda _row, _column, text: text,
+) -> list[str]:
+    """Return the lines of a table, its titles first.
+
+    ``paint(row, column, text)`` may colour a padded cell; it must not change its width.
+    """
+    widths = _fit(columns, _natural(columns, rows), width)
+    lines = [_line(columns, widths, [column.title for column in columns])]
+    for index, row in enumerate(rows):
+        padded = _pad(columns, widths, row)
+        painted = [paint(index, place, text) for place, text in enumerate(padded)]
+        lines.append(_GAP.join(painted).rstrip())
+    return lines
+
+
+def _natural(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [
+        max([cell_width(column.title), *(cell_width(row[index]) for row in rows)])
+        for index, column in enumerate(columns)
+    ]
+
+
+def _fit(columns: Sequence[Column], widths: list[int], width: int | None) -> list[int]:
+    """Take from the widest column that may shrink, until the line fits."""
+    if width is None:
+        return widths
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    while over > 0:
+        spare = [
+            size - column.least if column.least else 0
+            for size, column in zip(widths, columns, strict=True)
+        ]
+        most = max(range(len(widths)), key=lambda index: (spare[index] > 0, widths[index]))
+        if spare[most] <= 0:
+            break
+        widths[most] -= 1
+        over -= 1
+    return widths
+
+
+def _pad(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> list[str]:
+    padded = []
+    for column, width, text in zip(columns, widths, row, strict=True):
+        shown = clip(text, width)
+        fill = " " * (width - cell_width(shown))
+        padded.append(fill + shown if column.right else shown + fill)
+    return padded
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> str:
+    return _GAP.join(_pad(columns, widths, row)).rstrip()

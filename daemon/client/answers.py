@@ -1,0 +1,223 @@
+"""The shapes of the daemon's JSON answers, as docs/api.md states them.
+
+They are TypedDicts because that is what they are: parsed JSON, unchecked, which a newer daemon may
+give more keys. Nothing imports this module while a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class ErrorDict(TypedDict, total=False):
+    """An error as it travels (``StudioqError.to_dict``)."""
+
+    code: str
+    message: str
+    field: str | None
+    remedy: str | None
+
+
+class Progress(TypedDict):
+    """How far a job is; ``done`` of ``total`` iterations or prompts, the rest in seconds."""
+
+    done: int | None
+    total: int | None
+    eta_seconds: float | None
+
+
+class Request(TypedDict, total=False):
+    """What the queue needs to know of a submission; what is left out gets the daemon's default.
+
+    ``begin_at`` is seconds since the epoch, ``after`` the jobs that must succeed first.
+    """
+
+    name: str
+    priority: str
+    after: list[int]
+    hold: bool
+    begin_at: float
+    time_limit_seconds: float
+    retries: int
+    share: bool
+
+
+class JobState(TypedDict):
+    """What every call that changes a job answers; ``reason`` says why it is not running."""
+
+    id: int
+    state: str
+    reason: str | None
+
+
+class Ending(TypedDict):
+    """The answer of a wait: ``ended`` is false where the time was up first."""
+
+    id: int
+    state: str
+    ended: bool
+    error: ErrorDict | None
+
+
+class JobLine(TypedDict):
+    """A job as it stands in the list. Times are ISO 8601 UTC, sizes bytes."""
+
+    id: int
+    kind: str
+    name: str | None
+    user: str
+    state: str
+    reason: str | None
+    priority: str
+    position: int | None
+    model: str | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    progress: Progress | None
+    peak_memory_bytes: int | None
+    gpu_seconds: float | None
+    revision: int
+    mine: bool
+    readable: bool
+    error: ErrorDict | None
+
+
+class JobList(TypedDict):
+    """The queue, newest job first; ``total`` counts what the filters match."""
+
+    revision: int
+    total: int
+    jobs: list[JobLine]
+
+
+class Attempt(TypedDict):
+    """One run of a job."""
+
+    number: int
+    state: str
+    started_at: str | None
+    ended_at: str | None
+    gpu_seconds: float | None
+    peak_memory_bytes: int | None
+    reason: str | None
+
+
+class Artifact(TypedDict, total=False):
+    """A file that a job made; ``step`` names the checkpoint it belongs to."""
+
+    name: str
+    kind: str
+    bytes: int
+    sha256: str
+    step: int | None
+    attempt: int
+
+
+class Job(TypedDict):
+    """Everything about one job; ``metrics`` holds the last value of each."""
+
+    id: int
+    kind: str
+    name: str | None
+    user: str
+    state: str
+    reason: str | None
+    priority: str
+    position: int | None
+    spec: dict[str, Any]
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    progress: Progress | None
+    attempts: list[Attempt]
+    artifacts: list[Artifact]
+    metrics: dict[str, float]
+    error: ErrorDict | None
+
+
+class Metric(TypedDict):
+    """One measured number; ``id`` grows, so that a reader can ask for what came after."""
+
+    id: int
+    attempt: int
+    step: int
+    name: str
+    value: float
+    at: str
+
+
+class JobEvent(TypedDict):
+    """One entry of a job's history."""
+
+    id: int
+    at: str
+    action: str
+    actor: str | None
+    detail: Any
+
+
+class Blob(TypedDict):
+    """An uploaded file as a spec cites it: its owner's name for it, and its content's hash."""
+
+    name: str
+    sha256: str
+
+
+class Model(TypedDict):
+    """A model that a spec may name."""
+
+    name: str
+    path: str | None
+    format: str | None
+    bytes: int | None
+    state: str
+    error: str | None
+
+
+class ModelList(TypedDict):
+    """The models and the folders they are looked for in, the first of which takes new ones."""
+
+    models: list[Model]
+    roots: list[str]
+
+
+class UserShare(TypedDict):
+    """One person's use of the GPU; ``share`` is the decayed part of the whole, 0 to 1."""
+
+    user: str
+    jobs: int
+    gpu_seconds: float
+    share: float
+
+
+class Usage(TypedDict):
+    """The use of the GPU by user."""
+
+    users: list[UserShare]
+
+
+class Status(TypedDict):
+    """The daemon and its processes."""
+
+    version: str
+    pid: int
+    home: str
+    started_at: str
+    revision: int
+    draining: bool
+    me: dict[str, Any]
+    redis: dict[str, Any]
+    worker: dict[str, Any]
+    engine: dict[str, Any]
+    jobs: dict[str, int]
+
+
+class Comparison(TypedDict):
+    """One artifact of a repeated job beside the original's; a hash is None where there is none."""
+
+    name: str
+    kind: str
+    same: bool
+    first: str | None
+    second: str | None

@@ -1,0 +1,374 @@
+"""``Client``: one method for every call of docs/api.md, and the few that combine them.
+
+The rule it protects: a method sends what it was given and nothing else, so that every default is
+filled in by the daemon and stands in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+from urllib.parse import quote, urlencode
+
+from daemon.client import download, inputs
+from daemon.client.compare import compare
+from daemon.client.download import Fetched
+from daemon.client.follow import Part, Patience, follow, timed_out, until_ended
+from daemon.client.transport import Transport
+from daemon.errors import UsageError
+from daemon.locate import Paths, find_daemon
+
+if TYPE_CHECKING:
+    from daemon.client import answers
+
+_BLOCK = 1 << 20
+_MOST_PER_PART = 1 << 22
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+class Client:
+    """A connection to the daemon that this process's environment names, or the one at ``socket``.
+
+    Args:
+        socket: path of the daemon's socket; None: see ``daemon.locate.find_daemon``.
+        autostart: start a daemon when none answers the first call, where the address is the
+            user's own home and its configuration allows it.
+        timeout: seconds of silence after which the daemon counts as away.
+        say: is told in one line what takes long (a start, an upload).
+        on_version: is told the daemon's version by its first answer.
+
+    Every method raises ``DaemonAwayError`` where no daemon answers, ``NotFoundError`` for a job
+    that does not exist or is somebody else's, and the daemon's other errors as classes of
+    ``daemon.errors``. One client serves one thread.
+    """
+
+    def __init__(
+        self,
+        socket: str | Path | None = None,
+        *,
+        autostart: bool = False,
+        timeout: float = 60.0,
+        say: Callable[[str], None] = _ignore,
+        on_version: Callable[[str], None] | None = None,
+    ) -> None:
+        self.address = find_daemon(None if socket is None else str(socket))
+        self._say = say
+        self._transport = Transport(
+            str(self.address.socket),
+            timeout=timeout,
+            on_version=on_version,
+            start=self._start if autostart and self.address.autostart else None,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. The client can be used again."""
+        self._transport.close()
+
+    @property
+    def version(self) -> str | None:
+        """The daemon's version, once it has answered."""
+        return self._transport.version
+
+    # Submitting
+
+    def submit(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        **request: Unpack[answers.Request],
+    ) -> answers.JobState:
+        """Queue a job of ``kind`` and return its number and state.
+
+        ``Client.schema`` describes the specs; ``request`` is what the queue needs to know.
+
+        Raises:
+            SpecRefusedError: names the field, the value and what is allowed.
+        """
+        body = {"kind": kind, "spec": dict(spec), **request}
+        answer: answers.JobState = self._transport.json("POST", "/jobs", body)
+        return answer
+
+    def upload(self, path: str | Path) -> answers.Blob:
+        """Bring a file to the daemon, unless it has it already; return it as a spec cites it.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
+        file = inputs.readable_file(Path(path))
+        digest = inputs.hash_file(file)
+        if not self.has_blob(digest):
+            self._put(file, digest)
+        return {"name": file.name, "sha256": digest}
+
+    def has_blob(self, sha256: str) -> bool:
+        """Return whether this user has uploaded a file with this hash."""
+        with self._transport.open("HEAD", f"/blobs/{sha256}", accept=404) as response:
+            return response.status != 404
+
+    def training_data(self, path: str | Path) -> dict[str, answers.Blob]:
+        """Upload a folder (train, valid, test.jsonl) or one file of rows; return a spec's data."""
+        found = inputs.training_files(Path(path))
+        return {place: self.upload(file) for place, file in found.items()}
+
+    def adapter(self, text: str) -> str | dict[str, answers.Blob]:
+        """Return a spec's ``adapter``: ``job:N[@STEP]`` as it is, a folder's two files uploaded."""
+        if text.startswith("job:"):
+            return text
+        return {
+            place: self.upload(file) for place, file in inputs.adapter_files(Path(text)).items()
+        }
+
+    def repeat(self, number: int) -> answers.JobState:
+        """Queue the recorded spec of job ``number`` again; the answer is the new job's."""
+        return self._act(number, "repeat")
+
+    # Reading
+
+    def jobs(
+        self,
+        *,
+        everything: bool = False,
+        user: str | None = None,
+        state: str | None = None,
+        kind: str | None = None,
+        limit: int | None = None,
+        since: int | None = None,
+    ) -> answers.JobList:
+        """Return waiting, running and the latest ended jobs, or ``everything``, newest first.
+
+        ``since``: only what changed after this revision (``JobList["revision"]``).
+        """
+        filters = {
+            "all": 1 if everything else None,
+            "user": user,
+            "state": state,
+            "kind": kind,
+            "limit": limit,
+            "since": since,
+        }
+        answer: answers.JobList = self._get("/jobs", filters)
+        return answer
+
+    def job(self, number: int) -> answers.Job:
+        """Return everything about one job."""
+        answer: answers.Job = self._get(f"/jobs/{number}")
+        return answer
+
+    def poll(self, number: int, seconds: float) -> answers.Ending:
+        """Return how a job stands when it has ended, or after ``seconds`` at the latest."""
+        answer: answers.Ending = self._get(
+            f"/jobs/{number}/wait", {"timeout": seconds}, patience=seconds
+        )
+        return answer
+
+    def wait(self, number: int, timeout: float | None = None) -> answers.Ending:
+        """Wait until a job has ended, through restarts of the daemon, and return its outcome.
+
+        Raises:
+            WaitTimedOutError: it had not after ``timeout`` seconds; it goes on.
+        """
+        ending = until_ended(
+            lambda seconds: self.poll(number, seconds),
+            lambda answer: answer["ended"],
+            patience=Patience(seconds=timeout),
+        )
+        if ending is None:
+            raise timed_out(number, timeout)
+        return ending
+
+    def metrics(self, number: int, after: int | None = None) -> list[answers.Metric]:
+        """Return a job's measurements, or those that came after the one with the id ``after``."""
+        answer: list[answers.Metric] = self._get(f"/jobs/{number}/metrics", {"after": after})[
+            "metrics"
+        ]
+        return answer
+
+    def events(self, number: int) -> list[answers.JobEvent]:
+        """Return a job's history: who did what to it when."""
+        answer: list[answers.JobEvent] = self._get(f"/jobs/{number}/events")["events"]
+        return answer
+
+    def artifacts(self, number: int) -> list[answers.Artifact]:
+        """Return the files that a job has made, checkpoints included."""
+        answer: list[answers.Artifact] = self._get(f"/jobs/{number}/artifacts")["artifacts"]
+        return answer
+
+    def read_log(self, number: int, offset: int = 0, wait: float = 0.0) -> Part:
+        """Return up to 4 MiB of a job's log from byte ``offset``; wait seconds for the first."""
+        return self._part(f"/jobs/{number}/log", offset, wait)
+
+    def read_text(self, number: int, offset: int = 0, wait: float = 0.0) -> Part:
+        """Return a job's generated text from byte ``offset``, as ``read_log`` does."""
+        return self._part(f"/jobs/{number}/text", offset, wait)
+
+    def follow_log(
+        self, number: int, offset: int = 0, timeout: float | None = None
+    ) -> Iterator[str]:
+        """Yield a job's log as it is written, until the job ends (or WaitTimedOutError)."""
+        read = lambda start, wait: self.read_log(number, start, wait)  # noqa: E731
+        return follow(read, offset=offset, patience=Patience(seconds=timeout), number=number)
+
+    def follow_text(
+        self, number: int, offset: int = 0, timeout: float | None = None
+    ) -> Iterator[str]:
+        """Yield a job's generated text as it is made, until the job ends (or WaitTimedOutError)."""
+        read = lambda start, wait: self.read_text(number, start, wait)  # noqa: E731
+        return follow(read, offset=offset, patience=Patience(seconds=timeout), number=number)
+
+    # Fetching
+
+    def blocks(self, number: int, name: str) -> Iterator[bytes]:
+        """Yield an artifact's bytes."""
+        with self._transport.open("GET", f"/jobs/{number}/artifacts/{quote(name)}") as response:
+            while block := response.read(_BLOCK):
+                yield block
+
+    def download(self, number: int, name: str, to: str | Path) -> Path:
+        """Bring one artifact to the path ``to``, which must not exist, and check its hash."""
+        (artifact,) = download.choose(self.artifacts(number), [name], everything=True)[:1]
+        return download.download(self, number, artifact, Path(to)).path
+
+    def fetch(
+        self,
+        number: int,
+        names: Sequence[str] = (),
+        *,
+        to: str | Path | None = None,
+        everything: bool = False,
+    ) -> list[Fetched]:
+        """Bring a job's results into the folder ``to`` (``./job-N``).
+
+        All but the checkpoints, or ``everything``, or what ``names`` mean.
+        A name means the artifact of that name and everything below a folder of that name.
+
+        Raises:
+            FileDiffersError: a file there has the name and other content; nothing was fetched.
+            ConflictError: the job has no results.
+        """
+        found = self.artifacts(number)
+        chosen = download.choose(found, names, everything=everything)
+        if not chosen:
+            raise download.nothing_to_fetch(number, self.job(number)["state"], found)
+        return download.fetch(self, number, chosen, Path(to or f"job-{number}"))
+
+    def compare(self, first: int, second: int) -> list[answers.Comparison]:
+        """Compare two jobs' artifacts by name and hash (see ``repeat``)."""
+        return compare(self.artifacts(first), self.artifacts(second))
+
+    # Changing
+
+    def cancel(self, number: int) -> answers.JobState:
+        """End a job; a running one ends at its next safe point."""
+        return self._act(number, "cancel")
+
+    def finish(self, number: int) -> answers.JobState:
+        """End a training now, as succeeded, with what it has."""
+        return self._act(number, "finish")
+
+    def retry(self, number: int) -> answers.JobState:
+        """Queue an ended job again, under its number."""
+        return self._act(number, "retry")
+
+    def hold(self, number: int) -> answers.JobState:
+        """Keep a job from starting."""
+        return self._act(number, "hold")
+
+    def release(self, number: int) -> answers.JobState:
+        """Let a held job start."""
+        return self._act(number, "release")
+
+    def priority(self, number: int, level: str) -> answers.JobState:
+        """Give a job the priority ``low``, ``normal`` or ``high``."""
+        return self._act(number, "priority", {"level": level})
+
+    def drain(self) -> bool:
+        """Start no more jobs (admin); return whether the queue drains now."""
+        return bool(self._transport.json("POST", "/drain")["draining"])
+
+    def resume(self) -> bool:
+        """Start jobs again (admin); return whether the queue drains now."""
+        return bool(self._transport.json("POST", "/resume")["draining"])
+
+    def shutdown(self, *, worker: bool = True, drain: bool = False) -> None:
+        """End the daemon (admin), and with ``worker`` the worker, engine and Redis it started.
+
+        A running job writes a checkpoint and goes on at the next start; with ``drain`` it ends
+        first.
+        """
+        self._transport.json("POST", "/shutdown", {"worker": worker, "drain": drain})
+
+    # The daemon
+
+    def status(self) -> answers.Status:
+        """Return the state of the daemon, Redis, worker and engine."""
+        answer: answers.Status = self._get("/status")
+        return answer
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a request and of every kind's spec."""
+        answer: dict[str, Any] = self._get("/schema")
+        return answer
+
+    def models(self) -> answers.ModelList:
+        """Return the models that a spec may name, and the model roots."""
+        answer: answers.ModelList = self._get("/models")
+        return answer
+
+    def usage(self, since: float | None = None) -> list[answers.UserShare]:
+        """Return the use of the GPU by user, since a time in seconds since the epoch."""
+        answer: list[answers.UserShare] = self._get("/usage", {"since": since})["users"]
+        return answer
+
+    # Within
+
+    def _get(
+        self, path: str, query: Mapping[str, object] | None = None, *, patience: float = 0.0
+    ) -> Any:
+        return self._transport.json("GET", path + _query(query or {}), patience=patience)
+
+    def _act(self, number: int, verb: str, body: object = None) -> answers.JobState:
+        answer: answers.JobState = self._transport.json("POST", f"/jobs/{number}/{verb}", body)
+        return answer
+
+    def _start(self) -> None:
+        from daemon.autostart import start_daemon
+
+        start_daemon(Paths.default(), say=self._say)
+
+    def _put(self, file: Path, digest: str) -> None:
+        size = file.stat().st_size
+        if size >= 64 * _BLOCK:
+            self._say(f"uploading {file.name}, {size / 1e6:.0f} MB")
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        with file.open("rb") as body:
+            with self._transport.open(
+                "PUT", f"/blobs/{digest}", body=body, headers=headers
+            ) as answer:
+                answer.read()
+            if body.tell() != size:
+                raise UsageError(f"{file} changed while it was uploaded", remedy="submit again")
+
+    def _part(self, path: str, offset: int, wait: float) -> Part:
+        target = path + _query({"wait": wait or None})
+        headers = {"Range": f"bytes={offset}-"}
+        with self._transport.open(
+            "GET", target, headers=headers, patience=wait, accept=416
+        ) as answer:
+            data = answer.read(_MOST_PER_PART) if answer.status == 206 else b""
+            state = answer.getheader("Studioq-Job-State", "")
+            return Part(data=data, offset=offset + len(data), state=state)
+
+
+def _query(values: Mapping[str, object]) -> str:
+    given = {key: value for key, value in values.items() if value is not None}
+    return "?" + urlencode(given) if given else ""

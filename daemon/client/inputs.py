@@ -1,0 +1,84 @@
+"""Local files on their way into a spec: which ones an option means, and what hash names them.
+
+The rule it protects: a path never travels. What travels is a file's name, for messages, and the
+hash of its content; a file is read in blocks and never held in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from daemon.errors import UsageError
+
+_BLOCK = 1 << 20
+
+TRAINING_FILES = ("train", "valid", "test")
+ADAPTER_FILES = {"weights": "adapters.safetensors", "config": "adapter_config.json"}
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def readable_file(path: Path) -> Path:
+    """Return ``path``.
+
+    Raises:
+        UsageError: it is missing, no regular file, or unreadable.
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; a file is needed here") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise UsageError(f"{path} is not a regular file")
+    return path
+
+
+def training_files(path: Path) -> dict[str, Path]:
+    """Return the files of training data by their place in the spec.
+
+    A folder gives ``train.jsonl`` and, where they are, ``valid.jsonl`` and ``test.jsonl``; a file
+    gives ``rows``, of which the job keeps a tenth for validation.
+
+    Raises:
+        UsageError: there is no such file or folder, or the folder has no ``train.jsonl``.
+    """
+    if not path.is_dir():
+        return {"rows": readable_file(path)}
+    found = {place: path / f"{place}.jsonl" for place in TRAINING_FILES}
+    found = {place: file for place, file in found.items() if file.exists()}
+    if "train" not in found:
+        raise UsageError(
+            f"{path} holds no train.jsonl",
+            field="data",
+            remedy="name the file train.jsonl, or give one FILE.jsonl, which is split by seed",
+        )
+    return {place: readable_file(file) for place, file in found.items()}
+
+
+def adapter_files(folder: Path) -> dict[str, Path]:
+    """Return an adapter's weights and configuration by their place in the spec.
+
+    Raises:
+        UsageError: one of the two is missing.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no adapter folder {folder}",
+            field="adapter",
+            remedy="give job:N, job:N@STEP, or a folder with "
+            + " and ".join(ADAPTER_FILES.values()),
+        )
+    return {place: readable_file(folder / name) for place, name in ADAPTER_FILES.items()}
