@@ -4,7 +4,7 @@ It writes three things and runs nothing: the service manager's file, ``/etc/stud
 folders of an account of its own. A file that differs is never overwritten unasked, and no account
 is ever created here.
 
-The command line calls ``install_command`` and ``uninstall_command`` and prints the lines they return.
+The command line calls ``install_command`` and ``uninstall_command`` and prints what they return.
 """
 
 from __future__ import annotations
@@ -101,18 +101,33 @@ def make_options(
         dry_run=dry_run,
         force=force,
     )
-    _check(options)
+    check(options)
     return options
 
 
-def _check(options: InstallOptions) -> None:
+def check(options: InstallOptions) -> None:
+    """Refuse values that cannot stand in the files.
+
+    Raises:
+        ConfigError: names the value and the reason.
+    """
     check_printable("the account", options.user)
+    _check_program(options)
     for name, path in (("the home", options.home), ("the program", options.executable)):
         check_printable(name, str(path))
         if not path.is_absolute() or ".." in path.parts:
             raise ConfigError(
                 f"{name} {path} is not an absolute path", remedy="write it from / on, without .."
             )
+
+
+def _check_program(options: InstallOptions) -> None:
+    """Refuse what systemd refuses in a program's name, however it is quoted."""
+    if options.system == "Linux" and set(str(options.executable)) & set("\"'\\"):
+        raise ConfigError(
+            f"systemd starts no program whose path has quotes or backslashes: {options.executable}",
+            remedy="install studioq in another folder, for example /opt/studioq",
+        )
 
 
 def files(options: InstallOptions) -> dict[Path, str]:
@@ -157,11 +172,11 @@ def _refuse_overwriting(options: InstallOptions, texts: dict[Path, str]) -> None
 
 
 def _account(options: InstallOptions) -> pwd.struct_passwd:
-    """Return the service's account, having checked that this is root and the account can start it."""
+    """Return the service's account, having checked that this is root and that it can start."""
     if os.geteuid() != 0:
         raise ForbiddenError(
             "installing a service needs root",
-            remedy=f"sudo {shlex.quote(str(options.executable.parent / 'studioq'))} daemon install",
+            remedy=f"{_sudo_studioq(options)} daemon install",
         )
     try:
         account = pwd.getpwnam(options.user)
@@ -170,14 +185,30 @@ def _account(options: InstallOptions) -> pwd.struct_passwd:
             f"there is no account {options.user!r} for the service",
             remedy=f"make it with: {account_command(options)}",
         ) from None
-    closed = closed_folder(options.executable, account.pw_uid)
-    if closed is not None:
+    if account.pw_uid == 0:
         raise ConfigError(
-            f"the account {options.user} cannot start {options.executable}: {closed} is closed to it",
-            remedy="install studioq where everybody can read it, for example in a virtual "
-            "environment /opt/studioq, and run its `studioq daemon install`",
+            f"the account {options.user!r} is root's; jobs must not run with all rights",
+            remedy="leave --user out, or name an account without rights",
         )
+    _check_reachable(options, account.pw_uid)
     return account
+
+
+def _check_reachable(options: InstallOptions, uid: int) -> None:
+    """Refuse a program, Python or source (an editable install's) that the account cannot read."""
+    for needed in (options.executable, Path(sys.executable), Path(__file__)):
+        closed = closed_place(needed, uid) if needed.exists() else needed
+        if closed is not None:
+            raise ConfigError(
+                f"the account {options.user} cannot use {needed}: "
+                f"{closed} is {'closed to it' if closed.exists() else 'missing'}",
+                remedy="install studioq where everybody can read it, for example in a virtual "
+                "environment /opt/studioq, and run the `studioq daemon install` there",
+            )
+
+
+def _sudo_studioq(options: InstallOptions) -> str:
+    return f"sudo {shlex.quote(str(options.executable.parent / 'studioq'))}"
 
 
 def account_command(options: InstallOptions) -> str:
@@ -194,7 +225,7 @@ def account_command(options: InstallOptions) -> str:
 
 
 def closed_place(target: Path, uid: int) -> Path | None:
-    """Return the first folder on the way to ``target``, or the file itself, that is closed to ``uid``.
+    """Return what stops ``uid`` on its way to ``target``: a folder, the file itself, or nothing.
 
     Folders must let others pass and the file must let others read. Links are followed, since a
     virtual environment's Python is one. Group rights do not count: a service should not need them.
@@ -212,24 +243,24 @@ def closed_place(target: Path, uid: int) -> Path | None:
 
 def _folders(options: InstallOptions) -> list[tuple[Path, int]]:
     """Return the folders to make, with their rights; systemd makes the runtime folder itself."""
-    folders = [(options.home, 0o700), (options.home / "logs", 0o755)]
-    if options.system == "Darwin":
-        folders.append((options.service.runtime, 0o755))
-    return folders
+    home = [(options.home, 0o700)]
+    return [*home, (options.service.runtime, 0o755)] if options.system == "Darwin" else home
 
 
 def _make_folder(
     options: InstallOptions, path: Path, mode: int, account: pwd.struct_passwd | None
 ) -> Written:
-    """Make a folder of the account; one that is there must already be the account's or root's."""
+    """Make a folder of the account; one that is there must be real, and the account's or root's."""
     place = options.at(path)
-    known = place.exists()
-    place.mkdir(parents=True, exist_ok=True)
-    owner = place.stat().st_uid
-    if account is not None and owner not in {0, account.pw_uid}:
+    known = os.path.lexists(place)
+    if not known:
+        place.mkdir(parents=True)
+    found = place.lstat()
+    foreign = account is not None and found.st_uid not in {0, account.pw_uid}
+    if foreign or not stat.S_ISDIR(found.st_mode):
         raise ConfigError(
-            f"{place} belongs to user {owner}, not to {options.user}",
-            remedy="choose another --home, or give that folder to the account",
+            f"{place} is not a folder of {options.user} (owner: user {found.st_uid})",
+            remedy="choose another --home, or move it away",
         )
     place.chmod(mode)
     if account is not None:
@@ -259,7 +290,7 @@ def uninstall(options: InstallOptions) -> list[Written]:
     if not (options.dry_run or options.staged) and os.geteuid() != 0:
         raise ForbiddenError(
             "removing a service needs root",
-            remedy=f"sudo {shlex.quote(str(options.executable.parent / 'studioq'))} daemon uninstall",
+            remedy=f"{_sudo_studioq(options)} daemon uninstall",
         )
     socket = options.at(options.service.socket)
     if not (options.dry_run or options.force) and alive(socket):
@@ -281,9 +312,7 @@ def _remove(options: InstallOptions, path: Path) -> Written:
 def start_commands(options: InstallOptions) -> list[str]:
     """Return the commands with which an admin starts the installed service."""
     if options.system == "Darwin":
-        return [
-            f"sudo launchctl bootstrap system /Library/LaunchDaemons/{service_files.LABEL}.plist"
-        ]
+        return [f"sudo launchctl bootstrap system {next(iter(files(options)))}"]
     return ["sudo systemctl daemon-reload", f"sudo systemctl enable --now {service_files.UNIT}"]
 
 
@@ -292,7 +321,7 @@ def stop_commands(options: InstallOptions) -> list[str]:
     end = "sudo systemctl disable --now " + service_files.UNIT
     if options.system == "Darwin":
         end = f"sudo launchctl bootout system/{service_files.LABEL}"
-    return ["sudo studioq daemon stop", end]
+    return [f"{_sudo_studioq(options)} daemon stop", end]
 
 
 def install_command(

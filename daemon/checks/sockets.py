@@ -40,7 +40,7 @@ def ask_daemon(path: Path) -> dict[str, Any]:
             reply += piece
             piece = connection.recv(65536)
     head, _, body = bytes(reply).partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
+    if head.split(b" ")[1:2] != [b"200"]:
         raise ValueError(f"it answers {head[:60]!r}")
     status = json.loads(body.decode("utf-8"))
     if not isinstance(status, dict):
