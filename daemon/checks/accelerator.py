@@ -6,7 +6,6 @@ computed there, because the GPU belongs to the engine alone.
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.util
 import json
 import signal
@@ -28,6 +27,17 @@ info = mx.device_info() if hasattr(mx, "device_info") else mx.metal.device_info(
 print(json.dumps({"version": mx.__version__, "gpu": mx.default_device().type == mx.gpu,
                   "info": {name: value for name, value in info.items()}}, default=str))
 """
+# Multiplies two 64 by 64 matrices of ones (arguments as in cblas.h).
+BLAS_PROBE = """
+import ctypes, sys
+n = 64
+ones, out = (ctypes.c_float * (n * n))(*[1.0] * (n * n)), (ctypes.c_float * (n * n))()
+multiply = ctypes.CDLL(sys.argv[1]).cblas_sgemm
+multiply.restype = None
+one, zero = ctypes.c_float(1), ctypes.c_float(0)
+multiply(101, 111, 111, n, n, n, one, ones, n, ones, n, zero, out, n)
+sys.exit(set(out) != {float(n)})
+"""
 IMPORT_PATIENCE = 120.0  # seconds; a first import from a cold disk takes tens of them
 
 
@@ -36,7 +46,7 @@ def mlx(machine: Machine) -> Iterator[Finding]:
     if importlib.util.find_spec("mlx") is None:
         yield note("mlx", "not installed yet", "python3 -m pip install .")
         return
-    done = probe()
+    done = _python(PROBE)
     if done.returncode:
         yield failed_import(machine, done.returncode, done.stderr.decode("utf-8", "replace"))
         return
@@ -46,10 +56,9 @@ def mlx(machine: Machine) -> Iterator[Finding]:
         yield openblas([Path(entry) for entry in sys.path])
 
 
-def probe() -> subprocess.CompletedProcess[bytes]:
-    """Import MLX in a process of its own and have it print what it found."""
+def _python(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-c", PROBE],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=IMPORT_PATIENCE,
@@ -102,12 +111,31 @@ def openblas(folders: list[Path]) -> Finding:
     """Judge whether the CPU build can be given a fast BLAS; its own reaches about 5 GFLOP/s."""
     for folder in folders:
         for library in sorted((folder / "cmeel.prefix" / "lib").glob("libopenblas.so*")):
-            return ok("openblas", str(library))
-    system = ctypes.util.find_library("openblas")
-    if system:
-        return ok("openblas", f"{system} of the system")
+            done = _python(BLAS_PROBE, str(library))
+            return judge_openblas(library, done.returncode, done.stderr.decode("utf-8", "replace"))
     return warning(
         "openblas",
         "not found: float32 runs 10 to 30 times slower on the CPU",
         "python3 -m pip install cmeel-openblas",
     )
+
+
+def judge_openblas(library: Path, status: int, stderr: str) -> Finding:
+    """Judge a library whose multiplication ended with this exit status and these last words."""
+    lines = stderr.strip().splitlines()
+    if status == 0:
+        return ok("openblas", str(library))
+    if status == -signal.SIGILL:
+        return warning(
+            "openblas",
+            f"{library} was built for another processor",
+            "python3 -m pip install cmeel-openblas==0.3.29 (0.3.31 needs AVX-512)",
+        )
+    if "libgfortran" in stderr:
+        return note(
+            "openblas",
+            f"{library} lacks the system's libgfortran; the worker lends it MLX's, if that fits",
+            "apt install libgfortran5",
+        )
+    last = lines[-1] if lines else f"exit status {status}"
+    return warning("openblas", f"{library}: {last}", "reinstall cmeel-openblas")

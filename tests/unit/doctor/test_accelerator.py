@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon import checks
 from daemon.checks import accelerator, surroundings
 from daemon.checks.machine import Machine
 
@@ -55,11 +54,28 @@ def test_a_mac_without_metal_and_an_unused_nvidia_gpu_are_told() -> None:
     assert [f.status for f in accelerator.judge(replace(LINUX, nvidia=True), answer)] == ["note"]
 
 
-def test_openblas_is_found_beside_the_packages(tmp_path: Path) -> None:
+def test_an_openblas_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     library = tmp_path / "cmeel.prefix" / "lib" / "libopenblas.so.0"
     library.parent.mkdir(parents=True)
     library.touch()
-    assert accelerator.openblas([tmp_path]) == checks.ok("openblas", str(library))
+    finding = accelerator.openblas([tmp_path])
+    assert (finding.name, finding.status) == ("openblas", "warning")
+    assert str(library) in finding.found
+    assert accelerator.openblas([]).status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "verdict", "remedy"),
+    [
+        (0, "", "ok", "None"),
+        (-4, "", "warning", "AVX-512"),
+        (1, "OSError: libgfortran.so.5: cannot open shared object file", "note", "libgfortran5"),
+    ],
+)
+def test_openblas_must_multiply(status: int, stderr: str, verdict: str, remedy: str) -> None:
+    finding = accelerator.judge_openblas(Path("/lib/libopenblas.so"), status, stderr)
+    assert finding.status == verdict
+    assert remedy in str(finding.remedy)
 
 
 def test_little_memory_is_a_warning() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +19,7 @@ import pytest
 from daemon import __version__
 from daemon.checks import Finding, services, sockets
 from daemon.checks.places import Places
+from workers.engine.gpu_lock import GpuLock
 
 
 def statuses(findings: Iterator[Finding]) -> dict[str, str]:
@@ -110,21 +110,19 @@ def test_neighbours_are_found_by_their_sockets(places: Places, daemon_socket: Pa
 
 
 def test_the_holder_of_the_gpu_lock_is_named(places: Places) -> None:
-    assert statuses(services.gpu_lock(places)) == {"gpu lock": "ok"}
-    places.locks.mkdir()
-    lock = places.locks / "gpu0.lock"
-    lock.write_text(json.dumps({"pid": os.getpid(), "home": "/homes/a"}))
+    lock = places.locks / "gpu-0.lock"
+    held = GpuLock.acquire(lock, home=Path("/homes/a"), report=print)
     (finding,) = services.gpu_lock(places)
-    assert finding.found.startswith(f"gpu0 is held by process {os.getpid()} of ")
+    assert finding.status == "note"
+    assert finding.found.startswith(f"gpu-0 is held by process {os.getpid()} of ")
     assert finding.found.endswith("home /homes/a")
+    lock.write_text("\x1b[31m not what an engine writes")
+    assert statuses(services.gpu_lock(places)) == {"gpu lock": "note"}
+    os.close(held._descriptor)
+    assert statuses(services.gpu_lock(places)) == {"gpu lock": "ok"}
 
 
-def test_a_lock_of_a_dead_process_is_free(places: Places) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
-    places.locks.mkdir()
-    (places.locks / "gpu0.lock").write_text(f"pid {int(ended.stdout)}")
+def test_nobody_holds_a_lock_that_was_never_made(places: Places) -> None:
     assert statuses(services.gpu_lock(places)) == {"gpu lock": "ok"}
 
 
