@@ -1,0 +1,163 @@
+"""Model names and the folders they stand for, under the configured model roots.
+
+The rule this module protects: a name never leads out of its root, whatever it says and wherever
+links point. A root may be a plain folder of models or an existing Hugging Face cache. Imports no
+MLX: whether the files can be loaded is the engine's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEMO_MODEL = "smollm2"
+
+_FILES = (".gguf", ".safetensors")
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.npz", "*.pth", "*.bin", "*/*.safetensors")
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(?:/[A-Za-z0-9][\w.+-]*){0,2}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_CACHED = "models--"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model that is there: its name, where it is, what its files look like, and their bytes.
+
+    ``format`` is a guess by the files: gguf, mlx, hf, original, diffusers or unknown.
+    """
+
+    name: str
+    path: Path
+    format: str
+    bytes: int
+
+
+def is_bundled(name: str) -> bool:
+    """Return whether ``name`` is the demo model, which is fetched on first use."""
+    return name == DEMO_MODEL
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether ``name`` could be a model's id on the Hugging Face hub (org/name)."""
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name
+
+
+@dataclass(frozen=True)
+class ModelRoots:
+    """The folders in which models are looked for, the first one first."""
+
+    roots: Sequence[Path]
+
+    def find(self, name: str) -> Path | None:
+        """Return the model's folder or single file, None if no root has it."""
+        if _NAME.fullmatch(name) is None or ".." in name:
+            return None
+        for root in self.roots:
+            for path in _candidates(root, name):
+                if _is_model(path) and _is_inside(path, root):
+                    return path
+        return None
+
+    def list(self) -> list[ModelEntry]:
+        """Return every model by name; where two roots have one, the first root's."""
+        found: dict[str, ModelEntry] = {}
+        for root in self.roots:
+            for name in _names(root):
+                path = self.find(name)
+                if name not in found and path is not None:
+                    found[name] = _entry(name, path)
+        return [found[name] for name in sorted(found)]
+
+
+def _candidates(root: Path, name: str) -> Iterator[Path]:
+    """Yield where a root may keep the model: a folder, a file, a Hugging Face cache."""
+    yield root / name
+    for suffix in _FILES:
+        yield root / f"{name}{suffix}"
+    for hub in (root, root / "hub"):
+        snapshot = _snapshot(hub / f"{_CACHED}{name.replace('/', '--')}")
+        if snapshot is not None:
+            yield snapshot
+
+
+def _snapshot(cached: Path) -> Path | None:
+    """Return the snapshot that ``main`` names, else the newest one."""
+    try:
+        revision = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        revision = ""
+    if revision and "/" not in revision and (cached / "snapshots" / revision).is_dir():
+        return cached / "snapshots" / revision
+    return max(_children(cached / "snapshots"), key=_modified, default=None)
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _is_model(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix in _FILES
+    return path.is_dir() and any(next(path.glob(pattern), None) for pattern in _WEIGHTS)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Return whether the path and the files in it really lie under the root."""
+    real = root.resolve()
+    inside = [path, *path.iterdir()] if path.is_dir() else [path]
+    return all(item.resolve().is_relative_to(real) for item in inside)
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Yield the names that a root may have models for."""
+    for child in [*_children(root), *_children(root / "hub")]:
+        if child.name.startswith(_CACHED):
+            yield child.name.removeprefix(_CACHED).replace("--", "/", 1)
+        elif child.suffix in _FILES:
+            yield child.name.removesuffix(child.suffix)
+        elif _is_model(child):
+            yield child.name
+        else:
+            yield from (f"{child.name}/{below.name}" for below in _children(child))
+
+
+def _children(folder: Path) -> list[Path]:
+    """Return what a folder holds, without hidden names; nothing if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _entry(name: str, path: Path) -> ModelEntry:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return ModelEntry(
+        name=name,
+        path=path,
+        format=_format(path),
+        bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def _format(path: Path) -> str:
+    if path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.gguf"))):
+        return "gguf"
+    if (path / "model_index.json").is_file():
+        return "diffusers"
+    if (path / "params.json").is_file():
+        return "original"
+    if (path / "config.json").is_file():
+        return "mlx" if _is_quantized(path / "config.json") else "hf"
+    return "unknown"
+
+
+def _is_quantized(config: Path) -> bool:
+    """Return whether the configuration has MLX's ``quantization`` key."""
+    try:
+        settings = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and "quantization" in settings
