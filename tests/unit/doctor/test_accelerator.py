@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from daemon.checks import accelerator, surroundings
 from daemon.checks.machine import Machine
 
