@@ -201,7 +201,10 @@ class _Cursor:
             self._place += count * struct.calcsize("<" + _SCALARS[kind])
             return
         for _ in range(count):
-            self._value(kind)
+            if kind == _STRING:
+                self._place += 8 + struct.unpack_from("<Q", self._data, self._place)[0]
+            else:
+                self._value(kind)
 
     def _tensor(self) -> TensorInfo:
         name, dimensions = self._text(), self._number("I")

@@ -146,9 +146,13 @@ def _unusable(files: ModelFiles, error: Exception) -> ModelError:
 
 
 def to_float32(model: nn.Module) -> None:
-    """Dequantise every layer of ``model`` and cast what is left of 16 bits to float32, lazily."""
-    mlx_lm_utils.dequantize_model(model)
+    """Cast every 16-bit array of ``model`` to float32 and dequantise every layer, lazily.
+
+    In this order, because the CPU multiplies scales of 16 bits slowly.
+    """
     model.set_dtype(mx.float32)
+    mlx_lm_utils.dequantize_model(model)
+    model.set_dtype(mx.float32)  # the mx and nv formats dequantise to bfloat16
 
 
 def parameter_bytes(model: nn.Module) -> int:
