@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ info = mx.device_info() if hasattr(mx, "device_info") else mx.metal.device_info(
 print(json.dumps({"version": mx.__version__, "gpu": mx.default_device().type == mx.gpu,
                   "info": {name: value for name, value in info.items()}}, default=str))
 """
+BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 # Multiplies two 64 by 64 matrices of ones (arguments as in cblas.h).
 BLAS_PROBE = """
 import ctypes, sys
@@ -52,6 +54,7 @@ def mlx(machine: Machine) -> Iterator[Finding]:
         return
     answer = json.loads(done.stdout.decode("utf-8").splitlines()[-1])
     yield from judge(machine, answer)
+    yield from judge_backends(_installed(BACKENDS))
     if machine.system == "Linux" and not answer["gpu"]:
         yield openblas([Path(entry) for entry in sys.path])
 
@@ -95,6 +98,26 @@ def judge(machine: Machine, answer: dict[str, Any]) -> Iterator[Finding]:
     else:
         yield ok("mlx", found)
     yield from memory_limit(info)
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    """Return those of the distributions that are installed."""
+    present = {str(found.metadata["Name"]).lower() for found in metadata.distributions()}
+    return [name for name in names if name in present]
+
+
+def judge_backends(installed: list[str]) -> Iterator[Finding]:
+    """Judge the installed Linux backends: each brings the one libmlx.so that mlx looks for."""
+    if len(installed) < 2:
+        return
+    kept = installed[-1]
+    others = " ".join(installed[:-1])
+    yield warning(
+        "mlx backends",
+        f"{' and '.join(installed)} overwrite each other's libmlx.so; the last installed is used",
+        f"python3 -m pip uninstall -y {others} && "
+        f"python3 -m pip install --force-reinstall --no-deps {kept}",
+    )
 
 
 def memory_limit(info: dict[str, Any]) -> Iterator[Finding]:

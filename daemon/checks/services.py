@@ -70,19 +70,20 @@ def _embedded_redis() -> Finding:
 
 def daemon(places: Places) -> Iterator[Finding]:
     """Judge the daemon that this user's commands would talk to."""
+    own = places.socket
     if places.named_socket:
-        yield _daemon_on(places.named_socket, "correct STUDIOQ_SOCKET, or start that daemon")
+        yield _daemon_on(places.named_socket, "correct STUDIOQ_SOCKET, or start that daemon", own)
     elif places.system_config.exists():
-        yield _shared_daemon(places.system_config)
-    elif places.socket.exists() and not alive(places.socket):
-        yield note("daemon", f"ended without tidying up {places.socket}; the next start does")
-    elif places.socket.exists():
-        yield _daemon_on(places.socket, "studioq daemon restart")
+        yield _shared_daemon(places.system_config, own)
+    elif own.exists() and not alive(own):
+        yield note("daemon", f"ended without tidying up {own}; the next start does")
+    elif own.exists():
+        yield _daemon_on(own, "studioq daemon restart", own)
     else:
         yield ok("daemon", "not running; it starts with the first job")
 
 
-def _shared_daemon(system_config: Path) -> Finding:
+def _shared_daemon(system_config: Path, own: Path) -> Finding:
     try:
         named = read_toml(system_config)["socket"]
     except NoTomlReaderError:
@@ -92,10 +93,17 @@ def _shared_daemon(system_config: Path) -> Finding:
     return _daemon_on(
         Path(str(named)),
         f"ask an admin to start the service; while {system_config} exists nothing starts by itself",
+        own,
     )
 
 
-def _daemon_on(path: Path, remedy: str) -> Finding:
+def _restart(path: Path, own: Path) -> str:
+    if path == own:
+        return "studioq daemon restart --drain"
+    return "ask the daemon's owner to upgrade and restart it, or install its version here"
+
+
+def _daemon_on(path: Path, remedy: str, own: Path) -> Finding:
     try:
         status = ask_daemon(path)
     except (OSError, ValueError) as problem:
@@ -103,7 +111,7 @@ def _daemon_on(path: Path, remedy: str) -> Finding:
     version = str(status.get("version"))
     found = f"{version}, process {status.get('pid')}, on {path}"
     if version != __version__:
-        return warning("daemon", f"{found}; this is {__version__}", "studioq daemon restart")
+        return warning("daemon", f"{found}; this is {__version__}", _restart(path, own))
     return ok("daemon", found)
 
 

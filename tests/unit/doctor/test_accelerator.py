@@ -36,6 +36,14 @@ def test_an_aborted_import_names_the_signal() -> None:
     assert "SIGABRT" in finding.found
 
 
+def test_two_backends_overwrite_each_other() -> None:
+    assert not list(accelerator.judge_backends(["mlx-cpu"]))
+    (finding,) = accelerator.judge_backends(["mlx-cpu", "mlx-cuda-13"])
+    assert finding.status == "warning"
+    assert "uninstall -y mlx-cpu" in str(finding.remedy)
+    assert str(finding.remedy).endswith("--no-deps mlx-cuda-13")
+
+
 def test_memory_limit_is_told_beside_the_physical_memory() -> None:
     info = {
         "device_name": "Apple M2 Ultra",

@@ -73,8 +73,10 @@ def test_a_daemon_of_another_version_is_told(
     places: Places, daemon_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Status, "version", "0.0.1")
+    (finding,) = services.daemon(replace(places, runtime=daemon_socket.parent))
+    assert (finding.status, finding.remedy) == ("warning", "studioq daemon restart --drain")
     (finding,) = services.daemon(replace(places, named_socket=daemon_socket))
-    assert (finding.status, finding.remedy) == ("warning", "studioq daemon restart")
+    assert (finding.status, str(finding.remedy)[:20]) == ("warning", "ask the daemon's own")
 
 
 def test_no_daemon_and_a_stale_socket_are_well_enough(places: Places, short: Path) -> None:
