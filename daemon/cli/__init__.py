@@ -9,22 +9,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from daemon.cli.narration import complain, complain_of, narrate
 from daemon.errors import ExitCode, StudioqError
 
+# Set by the shell's completion script while it asks for suggestions.
+COMPLETE = "_STUDIOQ_COMPLETE"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (docs/cli.md lists them)."""
-    from daemon.cli.root import cli
-
     try:
-        code: Any = cli.main(arguments, prog_name="studioq", standalone_mode=False)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except click.Abort:
+    except (KeyboardInterrupt, click.Abort):
         narrate("interrupted")
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
@@ -37,7 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         complain(f"{error.filename or 'the system'}: {error.strerror or error}")
         return int(ExitCode.JOB_FAILED)
-    return int(code or ExitCode.OK)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Parse and run, as ``click.main`` does, which keeps a broken pipe to itself, though."""
+    from daemon.cli.root import cli
+
+    if COMPLETE in os.environ:
+        cli.main(arguments, prog_name="studioq", complete_var=COMPLETE)
+    try:
+        with cli.make_context("studioq", list(arguments)) as ctx:
+            return int(cli.invoke(ctx) or ExitCode.OK)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
 
 
 def _help_command(error: click.ClickException) -> str | None:

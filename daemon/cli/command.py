@@ -49,10 +49,6 @@ class Group(_WithExamples, click.Group):
         """Return the names of the commands below."""
         return list(self.commands)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples below the commands."""
-        _WithExamples.format_epilog(self, ctx, formatter)
-
 
 def command(name: str, *, examples: Sequence[str]) -> Decorated:
     """Return a decorator that makes a function a command of this name."""

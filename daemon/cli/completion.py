@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from daemon.cli import COMPLETE
 from daemon.cli.command import command, socket_option
 from daemon.errors import StudioqError
 
@@ -39,7 +40,7 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise click.UsageError(f"this click knows no completion for {shell}")
-    click.echo(found(cli, {}, "studioq", "_STUDIOQ_COMPLETE").source())
+    click.echo(found(cli, {}, "studioq", COMPLETE).source())
 
 
 def complete_jobs(ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -6,22 +6,19 @@ its checkpoint, and nothing is killed from here.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from daemon import defaults
 from daemon.cli.command import Group, json_option, open_client, socket_option
 from daemon.cli.narration import narrate
 from daemon.cli.status import print_status
-from daemon.errors import ConflictError, DaemonAwayError, UsageError
+from daemon.cli.stopping import stop_daemon
+from daemon.errors import DaemonAwayError, UsageError
 
 if TYPE_CHECKING:
     from daemon.client import Client
     from daemon.locate import Paths
-
-_PAUSE = 0.05
 
 
 @click.group(
@@ -141,35 +138,9 @@ def _own_paths() -> Paths:
 
 
 def _end(client: Client, *, worker: bool, drain: bool) -> None:
-    """Ask the daemon to end, say what takes time, and wait until its socket is silent."""
+    """End the daemon, and say what takes time."""
     running = [job["id"] for job in client.jobs(state="running")["jobs"]]
+    what = "waiting for its end" if drain else "it stops at its next safe point"
     for number in running if worker else ():
-        narrate(
-            f"job {number} is running; "
-            + (
-                "waiting for its end"
-                if drain
-                else "it checkpoints now and goes on at the next start"
-            )
-        )
-    client.shutdown(worker=worker, drain=drain)
-    client.close()
-    wait_until_gone(client, None if drain else 2 * defaults.STOP_GRACE)
-
-
-def wait_until_gone(client: Client, seconds: float | None) -> None:
-    """Wait until no daemon answers.
-
-    Raises:
-        ConflictError: one still did after ``seconds``.
-    """
-    from daemon.autostart import answers
-
-    begin = time.monotonic()
-    while answers(client.address.socket):
-        if seconds is not None and time.monotonic() - begin > seconds:
-            raise ConflictError(
-                f"the daemon at {client.address.socket} has not ended after {seconds:.0f} s",
-                remedy="studioq daemon status shows what it waits for",
-            )
-        time.sleep(_PAUSE)
+        narrate(f"job {number} is running; {what}")
+    stop_daemon(client, worker=worker, drain=drain)

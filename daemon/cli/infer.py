@@ -59,7 +59,7 @@ _EXAMPLES = (
 def infer(prompt: str | None, prompts: str | None, **_: Any) -> int:
     """Answer one prompt, or a file of prompts, with a model and perhaps an adapter.
 
-    Prints the job's number. With --follow the answer streams to stdout after it. The answer is the
+    Prints the job's number; with --follow the text instead, as it is made. The answer is the
     artifact output.txt (one prompt) or outputs.jsonl (a file): studioq fetch N.
     """
     if (prompt is None) == (prompts is None):

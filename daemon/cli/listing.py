@@ -39,7 +39,12 @@ _STATE_COLUMN = 1
 @click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
 @click.option("--kind", metavar="K", help="Only jobs of this kind.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most lines."
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Most lines.",
 )
 @json_option
 def list_jobs(as_json: bool, **filters: Any) -> None:

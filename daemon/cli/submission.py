@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from daemon.cli.command import json_option, open_client, print_json
+from daemon.cli.narration import narrate
 from daemon.cli.values import DURATION, JOB, MOMENT
 from daemon.errors import UsageError
 
@@ -140,8 +141,13 @@ def submit(kind: str, prepare: Callable[[Client, dict[str, Any]], dict[str, Any]
 
 
 def announce(client: Client, answer: Any, options: dict[str, Any], kind: str) -> int:
-    """Print a new job's number, and stay with it where that was asked for."""
-    if options.get("as_json"):
+    """Print a new job's number, and stay with it where that was asked for.
+
+    With --follow stdout belongs to what is followed, so the number goes to stderr.
+    """
+    if options.get("follow"):
+        narrate(f"job {answer['id']} is {answer['state']}")
+    elif options.get("as_json"):
         print_json(answer)
     else:
         click.echo(str(answer["id"]))
@@ -163,8 +169,10 @@ def check_staying(options: dict[str, Any]) -> None:
     """Refuse options that need somebody who waits.
 
     Raises:
-        UsageError: --timeout or --notify stands without --wait or --follow.
+        UsageError: --timeout or --notify without --wait or --follow, or --json with --follow.
     """
+    if options.get("follow") and options.get("as_json"):
+        raise UsageError("--follow shows text; --json has no place beside it", remedy="use --wait")
     for name in ("timeout", "notify"):
         if name in options and not (options.get("wait") or options.get("follow")):
             raise UsageError(f"--{name} needs --wait or --follow", remedy=f"add --wait to --{name}")

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 _GAP = "  "
 
@@ -40,12 +41,13 @@ def clip(text: str, width: int) -> str:
     return text + "…" if width > 0 else ""
 
 
-def terminal_width() -> int | None:
-    """Return the columns of the terminal that stdout is; None where it is none."""
-    if not sys.stdout.isatty():
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """Return the columns of the terminal that stdout (or ``stream``) is; None where it is none."""
+    stream = stream or sys.stdout
+    if not stream.isatty():
         return None
     named = os.environ.get("COLUMNS", "")
-    return int(named) if named.isdecimal() else os.get_terminal_size(sys.stdout.fileno()).columns
+    return int(named) if named.isdecimal() else os.get_terminal_size(stream.fileno()).columns
 
 
 def render(

@@ -115,7 +115,11 @@ class Artifact(TypedDict, total=False):
 
 
 class Job(TypedDict):
-    """Everything about one job; ``metrics`` holds the last value of each."""
+    """Everything about one job; ``metrics`` holds the last value of each.
+
+    ``identical`` tells of a job that ``repeats`` another whether its adapters and texts have the
+    same hashes (None: not known yet).
+    """
 
     id: int
     kind: str
@@ -126,6 +130,13 @@ class Job(TypedDict):
     priority: str
     position: int | None
     spec: dict[str, Any]
+    after: list[int]
+    share: bool
+    begin_at: str | None
+    time_limit_seconds: float | None
+    retries_left: int
+    repeats: int | None
+    identical: bool | None
     created_at: str
     started_at: str | None
     ended_at: str | None
@@ -211,13 +222,3 @@ class Status(TypedDict):
     worker: dict[str, Any]
     engine: dict[str, Any]
     jobs: dict[str, int]
-
-
-class Comparison(TypedDict):
-    """One artifact of a repeated job beside the original's; a hash is None where there is none."""
-
-    name: str
-    kind: str
-    same: bool
-    first: str | None
-    second: str | None

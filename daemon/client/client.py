@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
 
 from daemon.client import download, inputs
-from daemon.client.compare import compare
 from daemon.client.download import Fetched
 from daemon.client.follow import Part, Patience, follow, timed_out, until_ended
 from daemon.client.transport import Transport
-from daemon.errors import UsageError
+from daemon.errors import StudioqError, UsageError
 from daemon.locate import Paths, find_daemon
 
 if TYPE_CHECKING:
@@ -261,10 +260,6 @@ class Client:
             raise download.nothing_to_fetch(number, self.job(number)["state"], found)
         return download.fetch(self, number, chosen, Path(to or f"job-{number}"))
 
-    def compare(self, first: int, second: int) -> list[answers.Comparison]:
-        """Compare two jobs' artifacts by name and hash (see ``repeat``)."""
-        return compare(self.artifacts(first), self.artifacts(second))
-
     # Changing
 
     def cancel(self, number: int) -> answers.JobState:
@@ -364,9 +359,16 @@ class Client:
         with self._transport.open(
             "GET", target, headers=headers, patience=wait, accept=416
         ) as answer:
-            data = answer.read(_MOST_PER_PART) if answer.status == 206 else b""
-            state = answer.getheader("Studioq-Job-State", "")
-            return Part(data=data, offset=offset + len(data), state=state)
+            if answer.status != 416:
+                data = answer.read(_MOST_PER_PART)
+                state = answer.getheader("Studioq-Job-State", "")
+                return Part(data=data, offset=offset + len(data), state=state)
+            answer.read()
+        if offset == 0:
+            raise StudioqError(
+                f"the daemon has no byte 0 of {path}", remedy="studioq daemon restart"
+            )
+        return self._part(path, 0, wait)  # begun anew by a new attempt
 
 
 def _query(values: Mapping[str, object]) -> str:

@@ -67,6 +67,7 @@ def follow(read: Reader, *, offset: int, patience: Patience, number: int) -> Ite
     deadline = patience.deadline()
     steady = _Steady(patience)
     while True:
+        began = patience.clock()
         part = steady(partial(read, offset, _poll(deadline, patience)))
         offset = part.offset
         if text := decoder.decode(part.data):
@@ -75,6 +76,8 @@ def follow(read: Reader, *, offset: int, patience: Patience, number: int) -> Ite
             break
         if patience.clock() >= deadline:
             raise timed_out(number, patience.seconds)
+        if not part.data:
+            _rest(began, patience)
     if rest := decoder.decode(b"", final=True):
         yield rest
 
@@ -86,11 +89,19 @@ def until_ended(
     deadline = patience.deadline()
     steady = _Steady(patience)
     while True:
+        began = patience.clock()
         answer = steady(partial(poll, _poll(deadline, patience)))
         if ended(answer):
             return answer
         if patience.clock() >= deadline:
             return None
+        _rest(began, patience)
+
+
+def _rest(began: float, patience: Patience) -> None:
+    """Pause after an answer that came at once: a daemon that is about to end lets nobody wait."""
+    if patience.clock() - began < PAUSE:
+        patience.sleep(PAUSE)
 
 
 class _Steady:

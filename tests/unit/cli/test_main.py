@@ -1,0 +1,156 @@
+"""Exit codes and messages, where no daemon is needed to have them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import main
+from daemon.cli.submission import given
+
+
+@pytest.fixture(autouse=True)
+def nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIOQ_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setenv("STUDIOQ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STUDIOQ_SYSTEM_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("STUDIOQ_TEST_KINDS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["list"], 3, "no daemon answers at"),
+        (["show", "1"], 3, "studioq daemon start"),
+        (["wait", "1", "--timeout", "1s"], 3, "no daemon answers at"),
+        (["show", "x"], 2, "'x' is not a job's number"),
+        (["wait", "1", "--timeout", "5"], 2, "'5' is not a duration; write 90s"),
+        (["nonsense"], 2, "nonsense"),
+        (["noop"], 2, "noop"),
+        (["infer", "--model", "m"], 2, "either --prompt or --prompts"),
+        (["infer", "--model", "m", "--prompt", "a", "--prompts", "b"], 2, "either"),
+        (
+            ["infer", "--model", "m", "--prompts", "/nonexistent.jsonl"],
+            2,
+            "no file /nonexistent.jsonl",
+        ),
+        (["infer", "--model", "m", "--prompt", "a", "--adapter", "/nonexistent"], 2, "job:N"),
+        (["infer", "--model", "m", "--prompt", "a", "--temp", "nan"], 2, "'nan' is not a finite"),
+        (
+            ["infer", "--model", "m", "--prompt", "a", "--timeout", "2s"],
+            2,
+            "--timeout needs --wait",
+        ),
+        (["infer", "--model", "m", "--prompt", "a", "--notify", "x"], 2, "--notify needs --wait"),
+        (["train", "--model", "m", "--data", "/nonexistent"], 2, "no file /nonexistent"),
+        (["train", "--data", "/tmp"], 2, "--model"),
+        (["daemon", "start"], 2, "is not that of your home"),
+    ],
+)
+def test_an_error_has_its_code_and_its_message_on_stderr(
+    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("studioq: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_training_rows_says_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--model", "m", "--data", str(tmp_path)]) == 2
+    assert "train.jsonl" in capsys.readouterr().err
+
+
+def test_stopping_what_does_not_run_is_done_already(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["daemon", "stop"]) == 0
+    assert "no daemon runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_socket_may_stand_before_or_after_the_command(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = ["--socket", str(tmp_path / "named.sock")]
+    assert main([*option, "list"] if place == "before" else ["list", *option]) == 3
+    assert "named.sock" in capsys.readouterr().err
+
+
+def test_only_given_options_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from daemon.cli.train import train
+
+    words = ["--model", "m", "--data", "d", "--iters", "600", "--after", "3", "--after", "4"]
+    with train.make_context("train", [*words, "--keys", "q_proj,v_proj", "--test"]) as ctx:
+        assert given(ctx) == {
+            "model": "m",
+            "data": "d",
+            "iters": 600,
+            "after": [3, 4],
+            "keys": ["q_proj", "v_proj"],
+            "test": True,
+        }
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_names_the_command(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+    assert "_STUDIOQ_COMPLETE" in capsys.readouterr().out
+
+
+def studioq(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from daemon.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_completing_without_a_daemon_offers_commands_and_no_complaint() -> None:
+    complete = {"_STUDIOQ_COMPLETE": "bash_complete", "COMP_CWORD": "1", "COMP_WORDS": "studioq sh"}
+    done = studioq(**complete)
+    assert (done.stdout, done.stderr) == ("plain,show\n", "")
+    numbers = complete | {"COMP_CWORD": "2", "COMP_WORDS": "studioq show "}
+    done = studioq(**numbers)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    program = "import sys; from daemon.cli import main; sys.exit(main(['--help']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("stdin", "prompt"),
+    [
+        (b"SELECT \n", "SELECT "),
+        (b"two\n\n", "two\n"),
+        (b"none ", "none "),
+        (b"dos\r\n", "dos"),
+        (b"", ""),
+    ],
+)
+def test_a_prompt_from_stdin_loses_one_line_end(stdin: bytes, prompt: str) -> None:
+    program = "from daemon.cli.infer import read_prompt; print(ascii(read_prompt()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=stdin, capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == ascii(prompt)
