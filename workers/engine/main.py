@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from workers.models import ModelCache
 
 # Seconds between two tries when the lock's folder or file cannot be used.
-_RETRY_LOCK = 5.0
+_RETRY_LOCK = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
