@@ -6,7 +6,9 @@ default changed there is never overruled by an older client.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -136,8 +138,26 @@ def submit(kind: str, prepare: Callable[[Client, dict[str, Any]], dict[str, Any]
     check_staying(options)
     spec, request = split_options(options)
     client = open_client(autostart=True)
-    answer = client.submit(kind, prepare(client, spec), **request)
+    spec = prepare(client, spec)
+    answer = client.submit(kind, spec, hub_token=hub_token(spec.get("model")), **request)
     return announce(client, answer, options, kind)
+
+
+def hub_token(model: str | None) -> str | None:
+    """Return this person's Hugging Face token for a model that may have to be fetched from there.
+
+    It is looked for where Hugging Face's own tools keep it, and sent for no other model.
+    """
+    if model is None or "/" not in model:
+        return None
+    if token := os.environ.get("HF_TOKEN"):
+        return token
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    place = Path(os.environ.get("HF_TOKEN_PATH", f"{home}/token")).expanduser()
+    try:
+        return place.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def announce(client: Client, answer: Any, options: dict[str, Any], kind: str) -> int:

@@ -70,7 +70,15 @@ class Transport:
             self._connection.close()
             self._connection = None
 
-    def json(self, method: str, target: str, data: object = None, *, patience: float = 0.0) -> Any:
+    def json(
+        self,
+        method: str,
+        target: str,
+        data: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
+    ) -> Any:
         """Send ``data`` as JSON and return the parsed answer.
 
         ``patience``: seconds that the daemon may take beyond the usual timeout (long polls).
@@ -80,8 +88,8 @@ class Transport:
             DaemonAwayError: no daemon answers.
         """
         body = None if data is None else _encode(data)
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        with self.open(method, target, body=body, headers=headers, patience=patience) as response:
+        sent = dict(headers or {}) | ({"Content-Type": "application/json"} if body else {})
+        with self.open(method, target, body=body, headers=sent, patience=patience) as response:
             return _parse(response.read() or b"null")
 
     @contextmanager
