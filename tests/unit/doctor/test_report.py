@@ -87,19 +87,20 @@ def test_the_doctor_parses_on_python_3_8(source: Path) -> None:
 
 
 def old_interpreters() -> list[str]:
-    """Return Pythons from 3.8 to 3.10 on this machine: on the PATH, or beside this one."""
+    """Return Pythons from 3.8 to 3.10 that start here: beside this one, or on the PATH."""
     beside = Path(sys.base_prefix).parent
     found = []
     for minor in (8, 9, 10):
-        places = sorted(beside.glob(f"*/bin/python3.{minor}"))
-        program = shutil.which(f"python3.{minor}") or (str(places[0]) if places else None)
-        if (
-            program
-            and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode
-            == 0
-        ):
-            found.append(program)
+        named = [*map(str, beside.glob(f"*/bin/python3.{minor}")), f"python3.{minor}"]
+        found += [program for program in named if _starts(program)][:1]
     return found
+
+
+def _starts(program: str) -> bool:
+    try:
+        return subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("program", [*old_interpreters(), sys.executable])
