@@ -348,6 +348,17 @@ def test_by_hand_it_says_who_starts_it() -> None:
     assert "studioq-worker" in done.stderr
 
 
+def test_the_engine_holds_nothing_of_its_workers_open(spawn: Spawn) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    bench = spawn()
+    bench.until(Ready)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
 def test_the_worker_can_use_the_handle_without_mlx() -> None:
     program = "import sys, workers.engine.handle; raise SystemExit('mlx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +72,7 @@ class EngineProcess:
         Its output is appended to ``log``, which only this user can read. ``environment`` is added
         to this process's (``workers.memory_env.engine_environment()``).
         """
+        _keep_descriptors()
         ours, theirs = socket.socketpair()
         with theirs, _open_log(log) as output:
             log_start = output.seek(0, os.SEEK_END)
@@ -213,6 +215,18 @@ class EngineProcess:
             pass
         except OSError:
             self._ended = True
+
+
+def _keep_descriptors() -> None:
+    """Keep what this process was started with from its children; Python's own files are safe.
+
+    ``close_fds`` would do it, at the price of posix_spawn. A pipe that the engine held open would
+    not end with the worker.
+    """
+    for entry in Path("/dev/fd").iterdir():
+        if int(entry.name) > 2:
+            with suppress(OSError):
+                os.set_inheritable(int(entry.name), False)
 
 
 def _open_log(log: Path) -> io.FileIO:
