@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,6 +195,8 @@ def find_daemon(socket: str | None = None) -> Address:
 
 def _toml(path: Path) -> dict[str, object]:
     """Read a TOML file, or say which line is wrong."""
+    import tomllib  # here, because most clients have no file to read
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:

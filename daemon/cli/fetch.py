@@ -13,7 +13,7 @@ from daemon.cli.units import size
 from daemon.cli.values import job_argument
 
 if TYPE_CHECKING:
-    from daemon.client import Fetched
+    from daemon.client.download import Fetched
 
 
 @command(

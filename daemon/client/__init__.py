@@ -13,7 +13,6 @@ beyond their types (``daemon.client.answers``), and nothing the command line can
 """
 
 from daemon.client.client import Client
-from daemon.client.download import Fetched
 from daemon.client.follow import ENDED, Part
 
-__all__ = ["ENDED", "Client", "Fetched", "Part"]
+__all__ = ["ENDED", "Client", "Part"]

@@ -1,7 +1,8 @@
 """``Client``: one method for every call of docs/api.md, and the few that combine them.
 
 The rule it protects: a method sends what it was given and nothing else, so that every default is
-filled in by the daemon and stands in the ledger.
+filled in by the daemon and stands in the ledger. What only some calls need is imported there: a
+submission's whole process counts in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
 
-from daemon.client import download, inputs
-from daemon.client.download import Fetched
 from daemon.client.follow import Part, Patience, follow, timed_out, until_ended
 from daemon.client.transport import Transport
 from daemon.errors import StudioqError, UsageError
@@ -20,6 +19,7 @@ from daemon.locate import Paths, find_daemon
 
 if TYPE_CHECKING:
     from daemon.client import answers
+    from daemon.client.download import Fetched
 
 _BLOCK = 1 << 20
 _MOST_PER_PART = 1 << 22
@@ -109,6 +109,8 @@ class Client:
         Raises:
             UsageError: the file cannot be read.
         """
+        from daemon.client import inputs
+
         file = inputs.readable_file(Path(path))
         digest = inputs.hash_file(file)
         if not self.has_blob(digest):
@@ -122,6 +124,8 @@ class Client:
 
     def training_data(self, path: str | Path) -> dict[str, answers.Blob]:
         """Upload a folder (train, valid, test.jsonl) or one file of rows; return a spec's data."""
+        from daemon.client import inputs
+
         found = inputs.training_files(Path(path))
         return {place: self.upload(file) for place, file in found.items()}
 
@@ -129,6 +133,8 @@ class Client:
         """Return a spec's ``adapter``: ``job:N[@STEP]`` as it is, a folder's two files uploaded."""
         if text.startswith("job:"):
             return text
+        from daemon.client import inputs
+
         return {
             place: self.upload(file) for place, file in inputs.adapter_files(Path(text)).items()
         }
@@ -188,7 +194,7 @@ class Client:
             patience=Patience(seconds=timeout),
         )
         if ending is None:
-            raise timed_out(number, timeout)
+            raise timed_out(number)
         return ending
 
     def metrics(self, number: int, after: int | None = None) -> list[answers.Metric]:
@@ -240,6 +246,8 @@ class Client:
 
     def download(self, number: int, name: str, to: str | Path) -> Path:
         """Bring one artifact to the path ``to``, which must not exist, and check its hash."""
+        from daemon.client import download
+
         (artifact,) = download.choose(self.artifacts(number), [name], everything=True)[:1]
         return download.download(self, number, artifact, Path(to)).path
 
@@ -260,6 +268,8 @@ class Client:
             FileDiffersError: a file there has the name and other content; nothing was fetched.
             ConflictError: the job has no results.
         """
+        from daemon.client import download
+
         found = self.artifacts(number)
         chosen = download.choose(found, names, everything=everything)
         if not chosen:

@@ -7,7 +7,6 @@ folder that was named, whatever names the daemon sends. A file appears whole and
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -132,7 +131,7 @@ def download(source: Source, number: int, artifact: Artifact, path: Path) -> Fet
         StudioqError: the content has not the hash that the ledger holds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         found = _write(partial, source.blocks(number, artifact["name"]))
         if found != artifact["sha256"]:

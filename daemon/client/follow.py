@@ -75,7 +75,7 @@ def follow(read: Reader, *, offset: int, patience: Patience, number: int) -> Ite
         if part.ended and not part.data:
             break
         if patience.clock() >= deadline:
-            raise timed_out(number, patience.seconds)
+            raise timed_out(number)
         if not part.data:
             _rest(began, patience)
     if rest := decoder.decode(b"", final=True):
@@ -125,10 +125,10 @@ class _Steady:
                 return answer
 
 
-def timed_out(number: int, seconds: float | None) -> WaitTimedOutError:
+def timed_out(number: int) -> WaitTimedOutError:
     """Return the error of a wait that was shorter than the job."""
     return WaitTimedOutError(
-        f"job {number} had not ended after {seconds or 0:g} s; it goes on",
+        f"job {number} had not ended when the time was up; it goes on",
         remedy=f"studioq wait {number}",
     )
 

@@ -92,7 +92,7 @@ def test_the_grace_has_an_end() -> None:
 def test_a_timeout_names_the_job_and_how_to_wait_again() -> None:
     time = Time()
     log = Log(time, [b""], state="running")
-    with pytest.raises(WaitTimedOutError, match="job 7 had not ended after 5 s") as caught:
+    with pytest.raises(WaitTimedOutError, match="job 7 had not ended when") as caught:
         list(follow(log.read, offset=0, patience=time.patience(5.0), number=7))
     assert caught.value.remedy == "studioq wait 7"
 
