@@ -11,8 +11,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,49 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random two-layer llama: 258 tokens (bytes), chat template, 512 positions."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model() -> Callable[..., Path]:
+    """The builder of ``tiny_model``: ``make_tiny_model(folder, seed=1)`` returns the folder."""
+    return write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of the real demo model, fetched once per machine and kept.
+
+    ``STUDIOQ_TEST_CACHE`` names another place than ``~/.cache/studioq-tests``.
+    """
+    from daemon.bundled import fetch_bundled
+
+    cache = os.environ.get("STUDIOQ_TEST_CACHE") or Path.home() / ".cache" / "studioq-tests"
+    return fetch_bundled("smollm2", Path(cache))
+
+
+@pytest.fixture(scope="session")
+def run_fast(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run Python code as the engine would be run, with OpenBLAS preloaded; return its output.
+
+    ``run_fast(code, *arguments)`` fails the test if the code fails.
+    """
+    from workers.memory_env import engine_environment
+
+    environment = {**os.environ, **engine_environment(tmp_path_factory.mktemp("lib"))}
+
+    def run(code: str, *arguments: object) -> str:
+        finished = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    return run
 
 
 class RedisServer:

@@ -95,7 +95,8 @@ def run(context: Context) -> Iterator[Event]:
     if not isinstance(spec, InferSpec) or path is None:
         raise JobError("an infer job needs an InferSpec and a model")
     mx.reset_peak_memory()
-    yield Log(text=f"Loading {spec.model}")
+    if not context.models.is_loaded(path):
+        yield Log(text=f"Loading {spec.model}")
     seconds = context.models.load_seconds(path)
     with context.models.borrow(path) as base, memory_errors("generating text"):
         yield SafePoint()

@@ -55,9 +55,9 @@ class ModelCache:
         entries = sorted(self._entries.values(), key=lambda entry: entry.used_at)
         return [{"name": entry.model.name, "bytes": entry.model.bytes} for entry in entries]
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return the paths of the loaded models."""
-        return tuple(self._entries)
+    def is_loaded(self, path: Path) -> bool:
+        """Say whether the model is there as its files now are."""
+        return self._current(path.resolve()) is not None
 
     def language(self, path: Path) -> LanguageModel:
         """Return the kept model of ``path``, loading it first if need be. Not to be modified."""
@@ -65,7 +65,7 @@ class ModelCache:
 
     def load_seconds(self, path: Path) -> float:
         """Load ``path`` if it is not loaded; return how long that took now, 0 when it was warm."""
-        warm = self._current(path.resolve()) is not None
+        warm = self.is_loaded(path)
         entry = self._entry(path)
         return 0.0 if warm else entry.load_seconds
 

@@ -69,12 +69,9 @@ def load_gguf(path: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
     _check_architecture(path, header.metadata)
     loaded: Any = mx.load(str(path), return_metadata=True)
     weights, metadata = loaded
+    tokenizer = gguf_tokenizer(metadata)
     config = llama_config(path, {**metadata, **header.metadata}, weights)
-    return (
-        build_llama(config, llama_weights(path, weights, config)),
-        config,
-        gguf_tokenizer(metadata),
-    )
+    return build_llama(config, llama_weights(path, weights, config)), config, tokenizer
 
 
 def _check_architecture(path: Path, metadata: Any) -> None:

@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten
 from mlx_lm import utils as mlx_lm_utils
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from daemon.errors import ModelError
+from daemon.errors import ModelError, StudioqError
 from workers.failures import is_out_of_memory, memory_errors
 from workers.language import formats
 from workers.language.formats import Format, ModelFiles
@@ -126,9 +126,9 @@ def _model_errors(files: ModelFiles) -> Iterator[None]:
     """Raise what mlx-lm and transformers say about a broken model as ``ModelError``."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        raise _unusable(files, error) from None
-    except (ImportError, RuntimeError) as error:
+    except (StudioqError, MemoryError):
+        raise
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         raise _unusable(files, error) from None
