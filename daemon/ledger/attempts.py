@@ -7,7 +7,7 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +153,16 @@ def live_attempts(session: Session, worker: str | None = None) -> list[Claim]:
     if worker is not None:
         statement = statement.where(Attempt.worker == worker)
     return [_claim_of(job, attempt) for job, attempt in session.execute(statement)]
+
+
+def standing_wishes(session: Session, fences: Collection[int]) -> dict[int, Wish | None]:
+    """Return what users have asked of these attempts; one that may not write is left out."""
+    rows = session.execute(
+        select(Attempt.id, Job.wish)
+        .join(Job, Job.id == Attempt.job_id)
+        .where(Attempt.id.in_(fences), Attempt.state == AttemptState.RUNNING)
+    )
+    return {fence: None if wish is None else Wish(wish) for fence, wish in rows}
 
 
 def _live(session: Session, fence: int) -> Attempt:

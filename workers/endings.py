@@ -1,0 +1,97 @@
+"""How an attempt ended: what the engine said, or its death, seen with what the worker had asked.
+
+The rule this module protects: the end that the user reads names the true reason. A job that its
+time limit stopped is not "cancelled", and one whose engine the worker killed is not "interrupted".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from daemon.errors import JobError, StudioqError, TimeLimitError
+from daemon.ledger.attempts import Ending
+from daemon.ledger.states import AttemptState
+from workers.attempts import Cause, LiveAttempt
+from workers.protocol import Over
+
+# What an attempt that obeyed, or whose engine had to be killed, ended as.
+_STATES = {
+    Cause.STOP: AttemptState.STOPPED,
+    Cause.TIME_LIMIT: AttemptState.TIMED_OUT,
+    Cause.CANCEL: AttemptState.CANCELLED,
+    Cause.FAULT: AttemptState.FAILED,
+    Cause.FENCED: AttemptState.INTERRUPTED,
+}
+_REASONS = {
+    AttemptState.CANCELLED: "cancelled while it ran",
+    AttemptState.STOPPED: "was stopped with its worker and goes on from its last checkpoint",
+    AttemptState.PREEMPTED: "let another job go first",
+}
+
+
+def ending_of(attempt: LiveAttempt, over: Over, seconds: float) -> Ending:
+    """Return the ending of an attempt that the engine reports as over."""
+    state, error = _verdict(attempt, over)
+    return _ending(attempt, state, error, seconds, over.peak_memory_bytes)
+
+
+def ending_of_death(attempt: LiveAttempt, death: str, seconds: float) -> Ending:
+    """Return the ending of an attempt whose engine has died; ``death`` goes on "the engine"."""
+    if attempt.cause is None:
+        return Ending(
+            state=AttemptState.INTERRUPTED, reason=f"the engine {death}", gpu_seconds=seconds
+        )
+    return _ending(attempt, _STATES[attempt.cause], None, seconds, None)
+
+
+def failed(error: StudioqError, seconds: float = 0.0) -> Ending:
+    """Return the ending of an attempt that failed on the worker's side."""
+    return Ending(
+        state=AttemptState.FAILED,
+        reason=error.message,
+        error=error.to_dict(),
+        gpu_seconds=seconds,
+    )
+
+
+def _verdict(attempt: LiveAttempt, over: Over) -> tuple[AttemptState, Mapping[str, Any] | None]:
+    """Return the state, and the error that the engine gave."""
+    try:
+        state = AttemptState(over.state)
+    except ValueError:
+        unknown = JobError(f"the engine ended the job as {over.state!r}, which means nothing here")
+        return AttemptState.FAILED, unknown.to_dict()
+    obeyed = state in {AttemptState.CANCELLED, AttemptState.STOPPED}
+    if obeyed and attempt.cause is not None:
+        return _STATES[attempt.cause], None
+    return state, over.error
+
+
+def _ending(
+    attempt: LiveAttempt,
+    state: AttemptState,
+    error: Mapping[str, Any] | None,
+    seconds: float,
+    peak: int | None,
+) -> Ending:
+    if state is AttemptState.TIMED_OUT:
+        error = _time_limit(attempt).to_dict()
+    if attempt.error is not None:
+        state, error = AttemptState.FAILED, attempt.error.to_dict()
+    reason = _REASONS.get(state) if error is None else str(error.get("message"))
+    return Ending(
+        state=state,
+        reason=reason,
+        error=error,
+        gpu_seconds=seconds,
+        peak_memory_bytes=peak,
+    )
+
+
+def _time_limit(attempt: LiveAttempt) -> TimeLimitError:
+    limit = attempt.claim.time_limit_seconds or 0.0
+    return TimeLimitError(
+        f"the job ran longer than its time limit of {limit:g} seconds",
+        remedy="submit it again with a longer --time-limit",
+    )

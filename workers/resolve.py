@@ -1,0 +1,131 @@
+"""From a claimed job to the message that starts it: every name becomes a path that is there.
+
+The rule this module protects: the engine gets paths and never looks for anything. What is missing
+is found out here, so that such a job fails with a clear message and without the GPU.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from daemon.adapters import CONFIG, WEIGHTS, checkpoint_folder, find_adapter
+from daemon.errors import JobError, ModelError
+from daemon.ledger.attempts import Claim
+from daemon.ledger.tables import Attempt, Checkpoint
+from daemon.ledger.uploads import inputs_of
+from daemon.locate import Paths
+from daemon.models import ModelRoots
+from daemon.specs import load_spec
+from workers.failures import disk_errors
+from workers.protocol import Start
+
+_ADAPTER_PLACES = {"adapter.weights": WEIGHTS, "adapter.config": CONFIG}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What to send, and the step of the checkpoint that the attempt goes on from."""
+
+    start: Start
+    step: int | None
+
+
+def resolve(session: Session, claim: Claim, *, paths: Paths, roots: ModelRoots) -> Resolved:
+    """Find everything that the job names, and make the attempt's empty folder.
+
+    Raises:
+        JobError: an uploaded file, the model or the adapter is not there, or the disk is full.
+        NotFoundError: the job whose adapter is wanted does not exist.
+    """
+    inputs = _inputs(session, claim, paths)
+    checkpoint, step = _last_checkpoint(session, claim, paths)
+    model = _model(claim, roots)
+    adapter = _adapter(session, claim, paths, inputs)
+    start = Start(
+        attempt=claim.fence,
+        job=claim.job_id,
+        number=claim.number,
+        kind=claim.kind,
+        spec=claim.spec,
+        folder=str(_fresh_folder(paths.attempt(claim.job_id, claim.number))),
+        inputs={place: str(path) for place, path in inputs.items()},
+        model=_text(model),
+        adapter=_text(adapter),
+        checkpoint=_text(checkpoint),
+    )
+    return Resolved(start=start, step=step)
+
+
+def _inputs(session: Session, claim: Claim, paths: Paths) -> dict[str, Path]:
+    found = {}
+    for place, (name, sha256) in inputs_of(session, claim.job_id).items():
+        path = paths.blob(sha256)
+        if not path.is_file():
+            raise JobError(
+                f"the uploaded file {name} ({place}) is not in the store any more",
+                field=place,
+                remedy="submit the job again, which uploads it again",
+            )
+        found[place] = path
+    return found
+
+
+def _model(claim: Claim, roots: ModelRoots) -> Path | None:
+    if claim.model is None:
+        return None
+    path = roots.find(claim.model)
+    if path is None:
+        raise ModelError(
+            f"there is no model {claim.model!r} under the model roots",
+            field="model",
+            remedy="studioq models lists those that are there",
+        )
+    return path
+
+
+def _adapter(session: Session, claim: Claim, paths: Paths, inputs: dict[str, Path]) -> Path | None:
+    """Return the folder of the adapter to start with, from another job or from uploaded files."""
+    for reference in load_spec(claim.kind, claim.spec).job_references().values():
+        # Whether its user may use it was decided when the job was accepted.
+        return find_adapter(session, paths, reference, claim.user_id, True)
+    if not _ADAPTER_PLACES.keys() <= inputs.keys():
+        return None
+    folder = _fresh_folder(paths.job(claim.job_id) / f"adapter-{claim.number}")
+    for place, name in _ADAPTER_PLACES.items():
+        (folder / name).symlink_to(inputs[place])
+    return folder
+
+
+def _last_checkpoint(
+    session: Session, claim: Claim, paths: Paths
+) -> tuple[Path | None, int | None]:
+    """Return the newest checkpoint of the job that is still on the disk, and its step."""
+    if claim.number == 1:
+        return None, None
+    rows = session.execute(
+        select(Checkpoint, Attempt)
+        .join(Attempt, Attempt.id == Checkpoint.attempt_id)
+        .where(Checkpoint.job_id == claim.job_id)
+        .order_by(Checkpoint.id.desc())
+    )
+    for checkpoint, attempt in rows:
+        folder = checkpoint_folder(paths, checkpoint, attempt)
+        if folder.is_dir():
+            return folder, checkpoint.step
+    return None, None
+
+
+def _fresh_folder(folder: Path) -> Path:
+    with disk_errors(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    return folder
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
