@@ -57,6 +57,9 @@ WARM_BONUS_FADES = 600.0
 MAX_JSON_BODY = 4 * 2**20
 MAX_UPLOAD = 64 * 2**30
 
+# Bytes of the disk that uploads leave free, so that the ledger can always be written.
+SPARE_DISK = 256 * 2**20
+
 # Seconds an uploaded file is kept while no job cites it.
 UPLOAD_KEPT = 24 * 3600.0
 

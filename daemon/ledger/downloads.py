@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from daemon.ledger import jobs
@@ -53,6 +53,7 @@ def report_download(
     download.state = DownloadState.RUNNING
     download.done_bytes, download.total_bytes, download.updated_at = done, total, now
     session.flush()
+    jobs.settle_model(session, model, now=now)
 
 
 def end_download(
@@ -65,6 +66,11 @@ def end_download(
     download.updated_at = now
     session.flush()
     return jobs.settle_waiting(session, now=now)
+
+
+def forget_download(session: Session, model: str) -> None:
+    """Drop a download that was broken off because no job waited for it any more."""
+    session.execute(delete(Download).where(Download.model == model))
 
 
 def downloads(session: Session) -> list[Download]:

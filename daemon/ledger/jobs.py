@@ -151,7 +151,7 @@ def _needed_model(session: Session, job: Job) -> _Obstacle | None:
         return None
     download = session.get(Download, job.model)
     if download is None or download.state in {DownloadState.PENDING, DownloadState.RUNNING}:
-        return _Obstacle(text=f"waits for the download of {job.model}")
+        return _Obstacle(text=_download_text(job.model or "its model", download))
     if download.state == DownloadState.FAILED:
         return _Obstacle(
             text=f"the download of {job.model} failed",
@@ -160,6 +160,15 @@ def _needed_model(session: Session, job: Job) -> _Obstacle | None:
         )
     job.needs_download = False
     return None
+
+
+def _download_text(model: str, download: Download | None) -> str:
+    if download is None or download.state == DownloadState.PENDING:
+        return f"waits for the download of {model}"
+    if not download.total_bytes:
+        return f"downloading {model}"
+    done, total = download.done_bytes / 1e6, download.total_bytes / 1e6
+    return f"downloading {model}: {done:.0f} of {total:.0f} MB"
 
 
 def _start_time(job: Job, now: float) -> _Obstacle | None:
@@ -222,6 +231,17 @@ def settle_waiting(session: Session, *, now: float) -> list[int]:
             if job.state == JobState.QUEUED:
                 moved.append(job.id)
     return moved
+
+
+def settle_model(session: Session, model: str, *, now: float) -> None:
+    """Tell the jobs that wait for ``model`` how far its download is."""
+    waiting = session.scalars(
+        select(Job).where(
+            Job.state == JobState.WAITING, Job.model == model, Job.needs_download.is_(True)
+        )
+    ).all()
+    for job in waiting:
+        _settle(session, job, now=now)
 
 
 def cancel(session: Session, number: int, *, actor: str, now: float) -> Job:
@@ -319,6 +339,14 @@ def set_priority(session: Session, number: int, priority: int, *, actor: str, no
     job.priority = priority
     touch(session, job)
     return job
+
+
+def queued_among(session: Session, numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return (job, dispatch) of those of ``numbers`` that are queued."""
+    rows = session.execute(
+        select(Job.id, Job.dispatch).where(Job.id.in_(list(numbers)), Job.state == JobState.QUEUED)
+    )
+    return [(number, dispatch) for number, dispatch in rows]
 
 
 def queued_dispatches(session: Session) -> Iterable[tuple[int, int]]:

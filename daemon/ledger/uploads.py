@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from daemon import defaults
@@ -32,6 +32,15 @@ def has_uploaded(session: Session, *, user_id: int, sha256: str) -> bool:
         .limit(1)
     )
     return session.scalar(cited) is not None
+
+
+def unused_bytes(session: Session, user_id: int) -> int:
+    """Return the size of this user's uploads that no job cites."""
+    cited = select(JobInput.sha256).where(JobInput.sha256 == Upload.sha256)
+    statement = select(func.coalesce(func.sum(Upload.bytes), 0)).where(
+        Upload.user_id == user_id, ~cited.exists()
+    )
+    return session.scalars(statement).one()
 
 
 def inputs_of(session: Session, job_id: int) -> Mapping[str, tuple[str, str]]:

@@ -1,0 +1,170 @@
+"""Routes of the whole: status, schema, models, usage, drain and shutdown."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from sqlalchemy.orm import Session
+
+from daemon import __version__, specs
+from daemon.access import Person, require_admin
+from daemon.api.answers import Json
+from daemon.api.bodies import read_object
+from daemon.api.service import Asker, Service, Services
+from daemon.errors import UsageError
+from daemon.ledger import details, queries
+from daemon.ledger.downloads import downloads
+from daemon.ledger.revision import current_revision, is_draining, set_draining
+from daemon.ledger.states import DownloadState
+from daemon.ledger.views import iso
+from daemon.ledger.workers import latest_worker
+from daemon.models import DEMO_MODEL
+
+router = APIRouter()
+
+_NO_ENGINE: dict[str, Any] = {
+    "state": "stopped",
+    "pid": None,
+    "device": None,
+    "memory": {"active": None, "peak": None, "cache": None, "limit": None},
+    "models": [],
+}
+_SHOWN = {
+    DownloadState.PENDING: "downloading",
+    DownloadState.RUNNING: "downloading",
+    DownloadState.FAILED: "available",
+}
+
+
+@router.get("/status")
+def show_status(service: Services, person: Asker) -> Json:
+    """Answer how the daemon and its processes are."""
+    status = service.processes.status()
+    ledger = service.read(partial(_ledger_status, worker_pid=status["worker"]["pid"]))
+    return Json(
+        {
+            "version": __version__,
+            "pid": os.getpid(),
+            "home": str(service.paths.home),
+            "started_at": iso(service.started_at),
+            "me": {"uid": person.uid, "name": person.name, "admin": person.admin},
+            **status,
+            **ledger,
+        }
+    )
+
+
+def _ledger_status(session: Session, worker_pid: int | None) -> dict[str, Any]:
+    worker = latest_worker(session)
+    lives = worker is not None and worker.ended_at is None and worker.pid == worker_pid
+    return {
+        "revision": current_revision(session),
+        "draining": is_draining(session),
+        "engine": _NO_ENGINE | (worker.engine if worker is not None and lives else {}),
+        "jobs": queries.job_counts(session),
+    }
+
+
+@router.get("/schema")
+def show_schema() -> Json:
+    """Answer what a job of each kind may say."""
+    return Json(specs.schema())
+
+
+@router.get("/models")
+def list_models(service: Services) -> Json:
+    """Answer the models that a spec may name."""
+    models = [
+        {
+            "name": entry.name,
+            "path": str(entry.path),
+            "format": entry.format,
+            "bytes": entry.bytes,
+            "state": "ready",
+            "error": None,
+        }
+        for entry in service.models.list()
+    ]
+    known = {entry["name"] for entry in models}
+    models += [entry for entry in service.read(_fetched) if entry["name"] not in known]
+    if DEMO_MODEL not in {entry["name"] for entry in models}:
+        models.append(_to_come(DEMO_MODEL, "available"))
+    return Json({"models": models, "roots": [str(root) for root in service.models.roots]})
+
+
+def _fetched(session: Session) -> list[dict[str, Any]]:
+    """Return the models that are being fetched, or could not be."""
+    return [
+        _to_come(
+            row.model,
+            _SHOWN[DownloadState(row.state)],
+            done=row.done_bytes,
+            error=row.error["message"] if row.error else None,
+        )
+        for row in downloads(session)
+        if row.state in _SHOWN
+    ]
+
+
+def _to_come(
+    name: str, state: str, *, done: int | None = None, error: str | None = None
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "path": None,
+        "format": None,
+        "bytes": done,
+        "state": state,
+        "error": error,
+    }
+
+
+@router.get("/usage")
+def show_usage(
+    service: Services, since: Annotated[float, Query(allow_inf_nan=False)] = 0.0
+) -> Json:
+    """Answer who has used the GPU how much."""
+    now = service.clock()
+    users = service.read(lambda session: details.usage(session, since=since, now=now))
+    return Json({"users": users})
+
+
+@router.post("/drain")
+async def drain(service: Services, person: Asker) -> Json:
+    """Start no more jobs."""
+    return await _set_draining(service, person, draining=True)
+
+
+@router.post("/resume")
+async def resume(service: Services, person: Asker) -> Json:
+    """Start jobs again."""
+    answer = await _set_draining(service, person, draining=False)
+    service.announcer.announce()
+    return answer
+
+
+async def _set_draining(service: Service, person: Person, *, draining: bool) -> Json:
+    require_admin(person, "draining the queue" if draining else "resuming the queue")
+    await service.write(partial(set_draining, draining=draining))
+    return Json({"draining": draining})
+
+
+@router.post("/shutdown")
+async def shut_down(request: Request, service: Services, person: Asker) -> Json:
+    """Begin to end the daemon, and on request what it has started."""
+    require_admin(person, "ending the daemon")
+    body = await read_object(request)
+    worker, drain_first = _flag(body, "worker"), _flag(body, "drain")
+    service.processes.begin_shutdown(worker=worker, drain=drain_first)
+    return Json({"worker": worker, "drain": drain_first}, status_code=HTTPStatus.ACCEPTED)
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} = {str(value)[:80]!r}: true or false", field=name)
+    return value

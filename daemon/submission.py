@@ -1,0 +1,251 @@
+"""From a request to a job: everything that can be wrong is found before anything is written.
+
+The rule it protects: what is in the ledger can run. Fields, rights, cited files, jobs that are
+built on, the model and every row of the data are checked here, and a refusal names the field, the
+value and the way out. The slow checks run in the caller's thread; ``Draft.write`` alone touches the
+ledger, inside the writer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from daemon import references, rows
+from daemon.access import Person, require_change, require_priority
+from daemon.defaults import PRIORITIES
+from daemon.errors import SpecRefusedError, UsageError
+from daemon.filestore import FileStore
+from daemon.ledger import jobs, queries
+from daemon.ledger.downloads import request_download
+from daemon.ledger.jobs import NewJob
+from daemon.ledger.store import Ledger
+from daemon.ledger.tables import Job, User
+from daemon.ledger.uploads import has_uploaded, inputs_of
+from daemon.ledger.users import ensure_user
+from daemon.locate import Paths
+from daemon.models import ModelRoots, is_bundled, is_hub_id
+from daemon.specs import (
+    TEST_KINDS,
+    InferSpec,
+    JobRequest,
+    Spec,
+    TrainSpec,
+    load_spec,
+    parse_request,
+    parse_spec,
+)
+
+# The last second that a date of four digits can name.
+_LAST_TIME = 253_402_300_799.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """The job as the answer names it, and its dispatch number if it is queued."""
+
+    id: int
+    state: str
+    reason: str | None
+    dispatch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A checked submission that only waits to be written."""
+
+    person: Person
+    job: NewJob
+
+    def write(self, session: Session, *, now: float) -> Submitted:
+        """Write the job; what could change since the checks is looked at again.
+
+        Raises:
+            SpecRefusedError: a cited file has meanwhile expired.
+        """
+        user = ensure_user(session, uid=self.person.uid, name=self.person.name, now=now)
+        _check_uploads(session, self.job.inputs, user.id)
+        if self.job.needs_download and self.job.model is not None:
+            request_download(session, self.job.model, now=now)
+        new = replace(self.job, user_id=user.id)
+        job = jobs.submit(session, new, actor=self.person.name, now=now)
+        return Submitted(id=job.id, state=job.state, reason=job.reason, dispatch=job.dispatch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """Where submissions are checked: knows the ledger, the files and the models."""
+
+    ledger: Ledger
+    paths: Paths
+    models: ModelRoots
+    clock: Callable[[], float] = time.time
+
+    def check(self, person: Person, body: object) -> Draft:
+        """Check a submission from the wire.
+
+        Raises:
+            SpecRefusedError: names the field, its value and what is allowed.
+            ForbiddenError: the priority is not the person's to choose.
+        """
+        request = parse_request(body)
+        spec = parse_spec(request.kind, request.spec)
+        require_priority(person, request.priority)
+        _check_times(request)
+        with self.ledger.reading() as session:
+            user_id = ledger_user(session, person)
+            inputs = _inputs_of_spec(spec)
+            _check_uploads(session, inputs, user_id)
+            implied = references.check(session, self.paths, spec, user_id, admin=person.admin)
+            references.check_needed(session, request.after)
+        missing = self._missing_model(request.kind, spec)
+        self._check_rows(spec, inputs)
+        job = _new_job(request, spec, user_id)
+        after = sorted({*request.after, *implied})
+        return Draft(
+            person=person,
+            job=replace(job, inputs=inputs, after=after, needs_download=missing),
+        )
+
+    def check_repeat(self, person: Person, number: int) -> Draft:
+        """Check that the recorded spec of job ``number`` can be queued as a new job.
+
+        Raises:
+            ForbiddenError: the job is somebody else's.
+        """
+        with self.ledger.reading() as session:
+            old = jobs.get_job(session, number)
+            owner = queries.standing(session, number)
+            require_change(person, owner.owner_uid, job=number, owner=owner.owner)
+            user_id = ledger_user(session, person)
+            inputs = inputs_of(session, number)
+            _check_uploads(session, inputs, user_id)
+            spec = load_spec(old.kind, old.spec)
+            implied = references.check(session, self.paths, spec, user_id, admin=person.admin)
+        return Draft(
+            person=person,
+            job=replace(
+                _repeated(old, user_id),
+                inputs=inputs,
+                after=sorted(implied),
+                needs_download=self._missing_model(old.kind, spec),
+            ),
+        )
+
+    def _missing_model(self, kind: str, spec: Spec) -> bool:
+        """Return whether the model must be fetched first; refuse one that cannot be."""
+        name = getattr(spec, "model", None)
+        if name is None or kind in TEST_KINDS or self.models.find(name) is not None:
+            return False
+        if is_bundled(name) or is_hub_id(name):
+            return True
+        raise _unknown_model(name, self.models)
+
+    def _check_rows(self, spec: Spec, inputs: Mapping[str, tuple[str, str]]) -> None:
+        """Read every row of the data, line by line."""
+        store = FileStore(self.paths.blobs)
+        files = {place: (name, store.path(sha256)) for place, (name, sha256) in inputs.items()}
+        if isinstance(spec, TrainSpec):
+            rows.check_training_data(_places(files, "data."), spec)
+        elif isinstance(spec, InferSpec) and "prompts" in files:
+            rows.check_prompts(*files["prompts"])
+
+
+def _places(files: Mapping[str, tuple[str, Path]], prefix: str) -> dict[str, tuple[str, Path]]:
+    return {place: file for place, file in files.items() if place.startswith(prefix)}
+
+
+def ledger_user(session: Session, person: Person) -> int:
+    """Return the ledger's number of this person, 0 for somebody it does not know yet."""
+    return session.scalar(select(User.id).where(User.uid == person.uid)) or 0
+
+
+def _inputs_of_spec(spec: Spec) -> dict[str, tuple[str, str]]:
+    return {place: (file.name, file.sha256) for place, file in spec.input_files().items()}
+
+
+def _check_uploads(session: Session, inputs: Mapping[str, tuple[str, str]], user_id: int) -> None:
+    """Refuse a file that this user has not uploaded, whoever else may have."""
+    for place, (name, sha256) in inputs.items():
+        if not has_uploaded(session, user_id=user_id, sha256=sha256):
+            raise SpecRefusedError(
+                f"{place}: you have not uploaded {name} (SHA-256 {sha256[:12]}…)",
+                field=place,
+                remedy=f"send it first: PUT /blobs/{sha256}",
+            )
+
+
+def _check_times(request: JobRequest) -> None:
+    if request.begin_at is not None and not 0 <= request.begin_at <= _LAST_TIME:
+        raise SpecRefusedError(
+            f"begin_at = {request.begin_at:g} is no time: seconds since 1970, at most "
+            f"{_LAST_TIME:.0f}",
+            field="begin_at",
+        )
+
+
+def _new_job(request: JobRequest, spec: Spec, user_id: int) -> NewJob:
+    recorded: dict[str, Any] = spec.model_dump(mode="json")
+    return NewJob(
+        user_id=user_id,
+        kind=request.kind,
+        spec=recorded,
+        model=recorded.get("model"),
+        name=request.name,
+        priority=PRIORITIES[request.priority],
+        hold=request.hold,
+        begin_at=request.begin_at,
+        time_limit_seconds=request.time_limit_seconds,
+        retries=request.retries,
+        share=request.share,
+    )
+
+
+def _repeated(old: Job, user_id: int) -> NewJob:
+    """Return the same job again, at normal priority at most and without waiting for a time."""
+    return NewJob(
+        user_id=user_id,
+        kind=old.kind,
+        spec=old.spec,
+        model=old.model,
+        name=old.name,
+        priority=min(old.priority, PRIORITIES["normal"]),
+        time_limit_seconds=old.time_limit_seconds,
+        share=old.share,
+        repeats_id=old.id,
+    )
+
+
+def _unknown_model(name: str, models: ModelRoots) -> SpecRefusedError:
+    known = [entry.name for entry in models.list()]
+    near = difflib.get_close_matches(name, [*known, "smollm2"], n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    looked = ", ".join(str(root) for root in models.roots)
+    return SpecRefusedError(
+        f"model = {name!r}: there is no such model in {looked}{meant}",
+        field="model",
+        remedy="put its folder there, or name a Hugging Face id (org/name); "
+        "studioq models lists what there is",
+    )
+
+
+def check_level(level: object) -> str:
+    """Return a priority's name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if not isinstance(level, str) or level not in PRIORITIES:
+        raise UsageError(
+            f"level = {str(level)[:80]!r}: there is no such priority",
+            field="level",
+            remedy=f"one of: {', '.join(PRIORITIES)}",
+        )
+    return level

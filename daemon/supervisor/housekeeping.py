@@ -1,0 +1,92 @@
+"""What is looked at every few seconds: start times, the Redis queue, uploads nobody uses.
+
+The rule this module protects: a look that finds nothing writes nothing. Each question is a read;
+the writer is called only when there is something to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+from daemon import defaults
+from daemon.filestore import FileStore
+from daemon.ledger import jobs, queries
+from daemon.ledger.store import Ledger
+from daemon.ledger.uploads import expire_uploads
+from daemon.ledger.writer import Writer
+
+PRUNE_EVERY = 3600.0
+
+
+@dataclass(kw_only=True)
+class Housekeeping:
+    """The daemon's regular duties; ``tick`` does those that are due. For one thread."""
+
+    ledger: Ledger
+    writer: Writer
+    store: FileStore
+    url: str
+    ledger_id: str
+    announce: Callable[..., None]
+    clock: Callable[[], float]
+    _next_look: float = field(default=0.0, init=False)
+    _next_prune: float = field(default=0.0, init=False)
+    _thorough: bool = field(default=True, init=False)
+    _connection: Redis | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Look at every waiting job once, whatever an earlier daemon has left undone."""
+        self.writer.write(partial(jobs.settle_waiting, now=self.clock()))
+
+    def hurry(self) -> None:
+        """Look at the queue at the next tick, and at every entry: Redis has just come up."""
+        self._next_look = 0.0
+        self._thorough = True
+
+    def tick(self, now: float) -> None:
+        """Do what is due at ``now``, seconds of a clock that never goes back."""
+        if now >= self._next_look:
+            self._next_look = now + defaults.RECONCILE_EVERY
+            self._start_due_jobs()
+            self._reconcile()
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_EVERY
+            self.writer.write(self._prune)
+
+    def _start_due_jobs(self) -> None:
+        now = self.clock()
+        with self.ledger.reading() as session:
+            due = queries.has_due_jobs(session, now=now)
+        if due:
+            self.announce(*self.writer.write(partial(_settle, now=now)))
+
+    def _reconcile(self) -> None:
+        from daemon.queue.reconcile import reconcile
+
+        if self._connection is None:
+            from daemon.queue.connection import connect
+
+            self._connection = connect(self.url)
+        result = reconcile(self._connection, self.ledger_id, self._queued, thorough=self._thorough)
+        self._thorough = result is None
+
+    def _queued(self) -> list[tuple[int, int]]:
+        with self.ledger.reading() as session:
+            return list(jobs.queued_dispatches(session))
+
+    def _prune(self, session: Session) -> None:
+        """Delete expired uploads; in the writer, so that no new upload comes between."""
+        for sha256 in expire_uploads(session, now=self.clock()):
+            self.store.remove(sha256)
+
+
+def _settle(session: Session, *, now: float) -> list[tuple[int, int]]:
+    return jobs.queued_among(session, jobs.settle_waiting(session, now=now))
