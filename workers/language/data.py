@@ -8,7 +8,7 @@ padding is never learned. Rows are cut at ``max_seq_length`` and counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Dataset:
-    """The samples of one file or split, and how many rows were cut or left out.
+    """The samples of one file or split, their form, and how many rows were cut or left out.
 
     ``left_out`` counts rows in which no token remains to be learned: a single token, or a masked
     prompt that fills ``max_seq_length``.
     """
 
     samples: list[Sample] = field(default_factory=list)
+    form: str = "text"
     truncated: int = 0
     left_out: int = 0
 
@@ -72,8 +73,9 @@ class Encoder:
         Raises:
             JobError: the model's chat template or tokenizer refuses the row.
         """
+        dataset.form = str(row_form(row))
         try:
-            tokens, first = _ENCODERS[str(row_form(row))](self, row)
+            tokens, first = _ENCODERS[dataset.form](self, row)
         except Exception as error:
             raise JobError(f"{place}: {_reason(error)}", remedy="correct the row") from error
         dataset.truncated += len(tokens) > self.max_seq_length
@@ -159,8 +161,7 @@ def split_dataset(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     keep, _ = split_sizes(len(dataset))
     order = np.random.default_rng([seed, *_SPLIT]).permutation(len(dataset))
     parts = sorted(order[:keep]), sorted(order[keep:])
-    train, valid = (Dataset(samples=[dataset.samples[at] for at in part]) for part in parts)
-    train.truncated, train.left_out = dataset.truncated, dataset.left_out
+    train, valid = (replace(dataset, samples=[dataset.samples[at] for at in p]) for p in parts)
     return train, valid
 
 

@@ -51,5 +51,5 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Generator[None, None
         model.train()
     mean = total / tokens
     if not math.isfinite(mean):
-        raise NonFiniteError(f"the loss of an evaluation is {mean}")
+        raise NonFiniteError(f"the loss of an evaluation became {mean}")
     return mean

@@ -89,9 +89,9 @@ class Journal:
         before = seconds if self._step_seconds is None else self._step_seconds
         self._step_seconds = before + _LATEST * (seconds - before)
 
-    def remaining(self, steps: int) -> float | None:
-        """Return the seconds that ``steps`` more steps will take, if one was measured."""
-        return None if self._step_seconds is None else self._step_seconds * steps
+    def remaining(self, steps: int, other_seconds: float = 0.0) -> float | None:
+        """Return the seconds for ``steps`` more steps and other work, once a step was measured."""
+        return None if self._step_seconds is None else self._step_seconds * steps + other_seconds
 
     def report(self, step: int, learning_rate: float) -> tuple[str, Metric]:
         """Close the window: the log line and the metrics of the steps in it."""

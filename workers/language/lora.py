@@ -7,6 +7,7 @@ tree; its classes are left as they are.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,15 +74,15 @@ def is_finite(arrays: Mapping[str, mx.array]) -> bool:
     return all(bool(flag) for flag in mx.stack([mx.isfinite(a).all() for a in arrays.values()]))
 
 
-def start_from(model: nn.Module, folder: Path, config: Mapping[str, Any], given: Any) -> None:
+def start_from(model: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     """Load the weights of another job's adapter in ``folder`` as the starting point.
 
-    ``config`` is this job's adapter configuration and ``given`` the other's.
+    ``config`` is this job's own adapter configuration.
 
     Raises:
         ModelError: the adapter is of another type, scale, rank, or choice of layers.
     """
-    _check_settings(config, given)
+    _check_settings(config, _read_config(folder / "adapter_config.json"))
     weights = load_arrays(folder / "adapters.safetensors")
     _check_shapes(trainable(model), weights)
     model.load_weights(list(weights.items()), strict=False)
@@ -188,9 +189,17 @@ def _config(spec: TrainSpec, layers: int, parameters: dict[str, Any] | None) -> 
     }
 
 
-def _check_settings(config: Mapping[str, Any], given: Any) -> None:
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        given = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the adapter's {path.name} cannot be read: {error}") from error
     if not isinstance(given, dict):
-        raise ModelError("the adapter's adapter_config.json is not a JSON object")
+        raise ModelError(f"the adapter's {path.name} is not a JSON object")
+    return given
+
+
+def _check_settings(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     theirs, ours = given.get("lora_parameters") or {}, config["lora_parameters"] or {}
     pairs = [
         ("fine-tune-type", given.get("fine_tune_type", "lora"), config["fine_tune_type"]),

@@ -7,7 +7,7 @@ random state is private, other jobs in the same process change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,20 +137,26 @@ class Trainer:
 
     def _compiled(self) -> Any:
         state = [self.model.state, self.optimizer.state, mx.random.state]
-        return mx.compile(self._learn, inputs=state, outputs=state)
+        return mx.compile(_learner(self.model, self.optimizer), inputs=state, outputs=state)
 
-    def _learn(self, tokens: mx.array, spans: mx.array, gathered: Any, divisor: int) -> Any:
+
+def _learner(model: nn.Module, optimizer: Optimizer) -> Callable[..., Any]:
+    """Return the step as a function; it does not hold the trainer, so neither holds the other."""
+    value_and_grad = nn.value_and_grad(model, token_loss)
+
+    def learn(tokens: mx.array, spans: mx.array, gathered: Any, divisor: int) -> Any:
         """Add the gradient to ``gathered``; with a divisor, update with the mean and drop it."""
-        value_and_grad = nn.value_and_grad(self.model, token_loss)
-        (loss, count), gradient = value_and_grad(self.model, tokens, spans)
+        (loss, count), gradient = value_and_grad(model, tokens, spans)
         if gathered is not None:
             gradient = tree_map(mx.add, gradient, gathered)
         if not divisor:
             return loss, count, gradient
         if divisor > 1:
             gradient = tree_map(lambda array: array / divisor, gradient)
-        self.optimizer.update(self.model, gradient)
+        optimizer.update(model, gradient)
         return loss, count, None
+
+    return learn
 
 
 def _without(prefix: str, arrays: Mapping[str, mx.array]) -> Arrays:
