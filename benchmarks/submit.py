@@ -1,8 +1,8 @@
-"""What a submission and a list cost as whole processes, beside a script that enqueues one job with rq.
+"""What a submission and a list cost as whole processes, beside a script that enqueues with rq.
 
 Run it with the interpreter of studioq's environment: ``python benchmarks/submit.py``. It starts a
-daemon and a Redis server of its own in a temporary folder and ends both. The commands take turns, so
-that a busy machine slows all of them alike; medians and their ratios are printed.
+daemon and a Redis server of its own in a temporary folder and ends both. The commands take turns,
+so that a busy machine slows all of them alike; medians and their ratios are printed.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ def start_daemon(
     timing = timing or Timing()
     log = paths.logs / "daemon.log"
     paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log.parent.mkdir(exist_ok=True)
-    with _alone(log.parent / "start.lock"):
+    for folder in (paths.logs, paths.locks):
+        folder.mkdir(exist_ok=True)
+    with _alone(paths.locks / "start.lock"):
         if answers(paths.socket):
             return None
         say(f"starting a daemon for {paths.home} (its log: {log})")
