@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from daemon.cli.command import command, json_option, open_client, print_json
-from daemon.cli.staying import detach, stream
+from daemon.cli.narration import detach
+from daemon.cli.staying import stream
 from daemon.cli.values import job_argument
 
 if TYPE_CHECKING:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
-from daemon.errors import StudioqError
+from daemon.errors import ExitCode, StudioqError
 
 
 def narrate(line: str) -> None:
@@ -23,3 +25,11 @@ def complain_of(error: StudioqError) -> int:
     """Say an error and return its exit code."""
     complain(error.message, error.remedy)
     return int(error.exit_code)
+
+
+def detach(numbers: Iterable[int]) -> int:
+    """Say that the jobs go on, and how to come back to them; return the exit code."""
+    names = " ".join(str(number) for number in numbers)
+    click.echo(err=True)
+    narrate(f"left; job {names} goes on. studioq wait {names} waits again, cancel {names} ends it")
+    return int(ExitCode.INTERRUPTED)

@@ -34,14 +34,11 @@ def stay(
 ) -> int:
     """Wait for a job, with ``follow`` showing its text or log; return its outcome's exit code."""
     begin = time.monotonic()
-    try:
-        if follow:
-            show = client.follow_text if text else client.follow_log
-            stream(show(number, timeout=timeout))
-        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begin))
-        ending = client.wait(number, left)
-    except KeyboardInterrupt:
-        return detach([number])
+    if follow:
+        show = client.follow_text if text else client.follow_log
+        stream(show(number, timeout=timeout))
+    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begin))
+    ending = client.wait(number, left)
     tell(ending)
     if notify:
         run_notify(notify, ending)
@@ -57,14 +54,6 @@ def stream(pieces: Iterable[str]) -> None:
         last = piece
     if terminal and not last.endswith("\n"):
         click.echo()
-
-
-def detach(numbers: Iterable[int]) -> int:
-    """Say that the jobs go on, and how to come back to them; return the exit code."""
-    names = " ".join(str(number) for number in numbers)
-    click.echo(err=True)
-    narrate(f"left; job {names} goes on. studioq wait {names} waits again, cancel {names} ends it")
-    return int(ExitCode.INTERRUPTED)
 
 
 def outcome(ending: Any) -> ExitCode:

@@ -15,9 +15,9 @@ import click
 from click.core import ParameterSource
 
 from daemon.cli.command import json_option, open_client, print_json
-from daemon.cli.narration import narrate
+from daemon.cli.narration import detach, narrate
 from daemon.cli.values import DURATION, JOB, MOMENT
-from daemon.errors import UsageError
+from daemon.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -161,23 +161,32 @@ def hub_token(model: str | None) -> str | None:
 
 
 def announce(client: Client, answer: Any, options: dict[str, Any], kind: str) -> int:
-    """Print a new job's number, and stay with it where that was asked for.
+    """Print a new job's number, and stay with it where that was asked for."""
+    try:
+        _print_number(answer, options)
+        if options.get("wait") or options.get("follow"):
+            return _stay(client, answer["id"], options, kind)
+    except KeyboardInterrupt:
+        return detach([answer["id"]])
+    return int(ExitCode.OK)
 
-    With --follow stdout belongs to what is followed, so the number goes to stderr.
-    """
+
+def _print_number(answer: Any, options: dict[str, Any]) -> None:
+    """Print the number; with --follow stdout belongs to what is followed, so it goes to stderr."""
     if options.get("follow"):
         narrate(f"job {answer['id']} is {answer['state']}")
     elif options.get("as_json"):
         print_json(answer)
     else:
         click.echo(str(answer["id"]))
-    if not (options.get("wait") or options.get("follow")):
-        return 0
+
+
+def _stay(client: Client, number: int, options: dict[str, Any], kind: str) -> int:
     from daemon.cli.staying import stay
 
     return stay(
         client,
-        answer["id"],
+        number,
         text=kind == "infer",
         follow=bool(options.get("follow")),
         timeout=options.get("timeout"),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daemon.cli.command import command, json_option, open_client, print_json
-from daemon.cli.narration import complain_of
-from daemon.cli.staying import detach, outcome, tell
+from daemon.cli.narration import complain_of, detach
+from daemon.cli.staying import outcome, tell
 from daemon.cli.values import DURATION, jobs_argument
 from daemon.errors import WaitTimedOutError
 
