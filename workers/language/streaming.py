@@ -12,6 +12,9 @@ from typing import Any
 _CONTEXT = 5
 _BROKEN = "�"
 
+# Tokens after which bytes that are still no character are shown as broken: they are garbage.
+_MOST_HELD = 16
+
 
 class TextStream:
     """Decodes tokens as they come.
@@ -38,7 +41,8 @@ class TextStream:
     def _new_text(self, *, final: bool) -> str:
         before = self._decode(self._window[: self._shown])
         after = self._decode(self._window)
-        if after.endswith(_BROKEN) and not final:
+        held = len(self._window) - self._shown
+        if after.endswith(_BROKEN) and held < _MOST_HELD and not final:
             return ""
         self._window = self._window[max(0, self._shown - _CONTEXT) :]
         self._shown = len(self._window)
