@@ -89,7 +89,9 @@ def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, float]:
     for turn in range(rounds + 1):
         for name, command in commands.items():
             begin = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             if turn:  # the first round warms the disk's cache
                 times[name].append(time.perf_counter() - begin)
     return {name: statistics.median(found) for name, found in times.items()}
