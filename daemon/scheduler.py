@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 from sqlalchemy.orm import Session
 
 from daemon import defaults
@@ -34,21 +35,26 @@ class Head:
     queued_at: float
 
 
+# Built once, and run without the ORM: this is asked for every job.
+_JOBS = cast("Table", Job.__table__)
+_OLDEST = (
+    select(func.min(_JOBS.c.id))
+    .where(_JOBS.c.state == JobState.QUEUED)
+    .group_by(_JOBS.c.user_id, _JOBS.c.priority, _JOBS.c.model)
+)
+_HEADS = (
+    select(_JOBS.c.id, _JOBS.c.user_id, _JOBS.c.priority, _JOBS.c.model, _JOBS.c.queued_at)
+    .where(_JOBS.c.id.in_(_OLDEST))
+    .order_by(_JOBS.c.id)
+)
+
+
 def queue_heads(session: Session) -> list[Head]:
     """Return the candidates, oldest first."""
-    oldest = (
-        select(func.min(Job.id))
-        .where(Job.state == JobState.QUEUED)
-        .group_by(Job.user_id, Job.priority, Job.model)
-    )
-    rows = session.execute(
-        select(Job.id, Job.user_id, Job.priority, Job.model, Job.queued_at)
-        .where(Job.id.in_(oldest))
-        .order_by(Job.id)
-    )
+    session.flush()
     return [
         Head(job_id=job, user_id=user, priority=priority, model=model, queued_at=at or 0.0)
-        for job, user, priority, model, at in rows
+        for job, user, priority, model, at in session.connection().execute(_HEADS)
     ]
 
 
@@ -74,6 +80,6 @@ def _warm_bonus(heads: Collection[Head], priority: int, now: float) -> float:
 def choose(session: Session, *, warm: Collection[str], now: float) -> int | None:
     """Return the number of the job to run next, or None if nothing is queued."""
     heads = queue_heads(session)
-    if not heads:
-        return None
+    if len(heads) <= 1:
+        return heads[0].job_id if heads else None
     return rank(heads, usage_by_user(session, now), warm, now)[0].job_id

@@ -81,6 +81,10 @@ class Buffer:
         rows = self.progress is not None or self.metrics or self.facts
         return bool(rows or self.ready_checkpoints())
 
+    def has_more_than_progress(self) -> bool:
+        """Return whether there is something for the ledger that an ending does not carry."""
+        return bool(self.metrics or self.facts or self.checkpoints)
+
     def settled(self) -> bool:
         """Return whether every file has been examined, so that the attempt can end."""
         examined = all(file.done() for file in self.artifacts.values())

@@ -212,7 +212,8 @@ class Recorder:
         self._append(attempt)
         try:
             with self._ledger.writing() as session:
-                self._savepoint(session, attempt, buffer)
+                if buffer.has_more_than_progress():
+                    self._savepoint(session, attempt, buffer)
                 if not attempt.fenced:
                     self._write_ending(session, attempt, buffer)
         except StaleAttemptError:
@@ -223,10 +224,6 @@ class Recorder:
         except SQLAlchemyError as error:
             return self._refused(attempt, buffer, error)
         return self._forget(attempt)
-
-    def _write_ending(self, session: Session, attempt: LiveAttempt, buffer: Buffer) -> None:
-        ending = self._final(attempt, buffer)
-        ledger_attempts.end(session, attempt.fence, ending, now=self._now())
 
     def _final(self, attempt: LiveAttempt, buffer: Buffer) -> Ending:
         """Return the ending with the files it publishes, or as failed if they cannot be."""
@@ -245,6 +242,13 @@ class Recorder:
         return dataclasses.replace(
             ending, files=tuple(file for file in files if file.name not in known)
         )
+
+    def _write_ending(self, session: Session, attempt: LiveAttempt, buffer: Buffer) -> None:
+        ending = self._final(attempt, buffer)
+        if buffer.progress is not None:
+            progress = buffer.progress.done, buffer.progress.total
+            ending = dataclasses.replace(ending, progress=progress)
+        ledger_attempts.end(session, attempt.fence, ending, now=self._now())
 
     def _refused(self, attempt: LiveAttempt, buffer: Buffer, error: SQLAlchemyError) -> bool:
         """End an attempt as failed, without files, when the ledger refuses what it reports."""

@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from daemon import defaults, scheduler
 from daemon.ledger import attempts
 from daemon.ledger.attempts import Claim
-from daemon.ledger.revision import current_revision, is_draining
+from daemon.ledger.revision import standing
 from daemon.ledger.states import AttemptState
 from daemon.ledger.workers import end_worker, report_worker
 from daemon.queue.dispatch import wake_key
@@ -177,12 +177,12 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
 
     def _choose(self) -> int | None:
         with self._runner.ledger.reading() as session:
-            revision = current_revision(session)
+            revision, draining = standing(session)
             if revision == self._idle_at:
                 return None
-            warm = self._runner.warm_models()
             number = None
-            if not is_draining(session):
+            if not draining:
+                warm = self._runner.warm_models()
                 number = scheduler.choose(session, warm=warm, now=self._now())
         self._idle_at = revision if number is None else None
         return number

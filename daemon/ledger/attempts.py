@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -20,8 +20,8 @@ from daemon.errors import StaleAttemptError
 from daemon.ledger import jobs
 from daemon.ledger.revision import next_revision, touch
 from daemon.ledger.states import AttemptState, JobState, Wish
-from daemon.ledger.tables import Artifact, Attempt, Checkpoint, Job, Metric
-from daemon.ledger.users import add_usage
+from daemon.ledger.tables import Artifact, Attempt, Checkpoint, Job, Metric, User
+from daemon.ledger.users import charge
 
 _OUTCOMES = {
     AttemptState.SUCCEEDED: JobState.SUCCEEDED,
@@ -64,7 +64,10 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How an attempt ended: its state, why, and what it leaves."""
+    """How an attempt ended: its state, why, and what it leaves.
+
+    ``progress`` is (done, total) at the end, if it is not in the ledger yet.
+    """
 
     state: AttemptState
     reason: str | None = None
@@ -72,6 +75,66 @@ class Ending:
     gpu_seconds: float = 0.0
     peak_memory_bytes: int | None = None
     files: Sequence[File] = field(default=())
+    progress: tuple[int, int] | None = None
+
+
+# The statements of the road that every job takes are built once (see daemon.ledger.revision).
+_JOBS = cast("Table", Job.__table__)
+_ATTEMPTS = cast("Table", Attempt.__table__)
+_TAKE = (
+    update(_JOBS)
+    .where(_JOBS.c.id == bindparam("job"), _JOBS.c.state == JobState.QUEUED)
+    .values(
+        state=JobState.RUNNING,
+        reason=None,
+        wish=None,
+        started_at=func.coalesce(_JOBS.c.started_at, bindparam("now")),
+        revision=bindparam("next_revision"),
+    )
+    .returning(
+        _JOBS.c.id,
+        _JOBS.c.dispatch,
+        _JOBS.c.user_id,
+        _JOBS.c.kind,
+        _JOBS.c.name,
+        _JOBS.c.model,
+        _JOBS.c.spec,
+        _JOBS.c.time_limit_seconds,
+        _JOBS.c.gpu_seconds,
+    )
+)
+_LAST_NUMBER = select(func.coalesce(func.max(_ATTEMPTS.c.number), 0)).where(
+    _ATTEMPTS.c.job_id == bindparam("job")
+)
+_BEGIN = (
+    insert(_ATTEMPTS)
+    .values(
+        job_id=bindparam("job"),
+        number=_LAST_NUMBER.scalar_subquery() + 1,
+        state=AttemptState.RUNNING,
+        worker=bindparam("by"),
+        device=bindparam("on"),
+        started_at=bindparam("now"),
+        gpu_seconds=0.0,
+        facts={},
+    )
+    .returning(_ATTEMPTS.c.id, _ATTEMPTS.c.number)
+)
+_WISHES = (
+    select(_ATTEMPTS.c.id, _JOBS.c.wish)
+    .join(_JOBS, _JOBS.c.id == _ATTEMPTS.c.job_id)
+    .where(
+        _ATTEMPTS.c.id.in_(bindparam("fences", expanding=True)),
+        _ATTEMPTS.c.state == AttemptState.RUNNING,
+    )
+)
+_LIVE_PARTS = (
+    select(Attempt, Job, User)
+    .join(Job, Job.id == Attempt.job_id)
+    .join(User, User.id == Job.user_id)
+    .where(Attempt.id == bindparam("fence"))
+    .execution_options(populate_existing=True)
+)
 
 
 def claim(
@@ -82,47 +145,38 @@ def claim(
     The compare-and-set on the job and the unique index on live attempts each suffice to keep two
     workers apart; both are there so that a mistake in one does no harm.
     """
-    won = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.QUEUED)
-        .values(
-            state=JobState.RUNNING,
-            reason=None,
-            wish=None,
-            started_at=func.coalesce(Job.started_at, now),
-            revision=next_revision(session),
-        )
-        .execution_options(synchronize_session=False)
-    )
-    if _rows(won) == 0:
+    values = {"job": job_id, "now": now, "next_revision": next_revision(session)}
+    row = session.connection().execute(_TAKE, values).one_or_none()
+    if row is None:
         return None
-    job = session.get_one(Job, job_id, populate_existing=True)
-    attempt = Attempt(
-        job_id=job_id,
-        number=_next_number(session, job_id),
-        state=AttemptState.RUNNING,
-        worker=worker,
-        device=device,
+    fence, number = _begin_attempt(session, job_id, worker=worker, device=device, now=now)
+    jobs.record_event(session, job_id, "claimed", actor=worker, now=now, attempt=number)
+    return Claim(
+        fence=fence,
+        job_id=row.id,
+        number=number,
+        dispatch=row.dispatch,
+        user_id=row.user_id,
+        kind=row.kind,
+        name=row.name,
+        model=row.model,
+        spec=row.spec,
+        time_limit_seconds=row.time_limit_seconds,
+        spent_seconds=row.gpu_seconds,
         started_at=now,
-        facts={},
     )
-    session.add(attempt)
+
+
+def _begin_attempt(
+    session: Session, job_id: int, *, worker: str, device: str | None, now: float
+) -> tuple[int, int]:
+    """Write the attempt's row; return its fencing number and its number within the job."""
+    values = {"job": job_id, "by": worker, "on": device, "now": now}
     try:
-        session.flush()
+        fence, number = session.connection().execute(_BEGIN, values).one()
     except IntegrityError as error:
         raise StaleAttemptError(f"job {job_id} already has a live attempt") from error
-    jobs.record(session, job, "claimed", actor=worker, now=now, attempt=attempt.number)
-    return _claim_of(job, attempt)
-
-
-def _rows(result: Any) -> int:
-    count: int = result.rowcount
-    return count
-
-
-def _next_number(session: Session, job_id: int) -> int:
-    last = session.scalar(select(func.max(Attempt.number)).where(Attempt.job_id == job_id))
-    return (last or 0) + 1
+    return fence, number
 
 
 def _claim_of(job: Job, attempt: Attempt) -> Claim:
@@ -157,21 +211,22 @@ def live_attempts(session: Session, worker: str | None = None) -> list[Claim]:
 
 def standing_wishes(session: Session, fences: Collection[int]) -> dict[int, Wish | None]:
     """Return what users have asked of these attempts; one that may not write is left out."""
-    rows = session.execute(
-        select(Attempt.id, Job.wish)
-        .join(Job, Job.id == Attempt.job_id)
-        .where(Attempt.id.in_(fences), Attempt.state == AttemptState.RUNNING)
-    )
+    rows = session.connection().execute(_WISHES, {"fences": list(fences)})
     return {fence: None if wish is None else Wish(wish) for fence, wish in rows}
 
 
 def _live(session: Session, fence: int) -> Attempt:
     """Return the attempt, if it is still the one that may write."""
-    attempt = session.get(Attempt, fence, populate_existing=True)
-    if attempt is None or attempt.state != AttemptState.RUNNING:
-        state = "unknown" if attempt is None else attempt.state
+    return _live_parts(session, fence)[0]
+
+
+def _live_parts(session: Session, fence: int) -> tuple[Attempt, Job, User]:
+    """Return the attempt, its job and the job's user, if the attempt may still write."""
+    found = session.execute(_LIVE_PARTS, {"fence": fence}).first()
+    if found is None or found[0].state != AttemptState.RUNNING:
+        state = "unknown" if found is None else found[0].state
         raise StaleAttemptError(f"attempt {fence} is {state}; it may write nothing more")
-    return attempt
+    return found[0], found[1], found[2]
 
 
 def report_progress(
@@ -242,7 +297,7 @@ def set_resumed_step(session: Session, fence: int, step: int) -> None:
 
 def end(session: Session, fence: int, ending: Ending, *, now: float) -> JobState:
     """End the attempt, publish its files, decide the job's state and return it."""
-    attempt = _live(session, fence)
+    attempt, job, user = _live_parts(session, fence)
     attempt.state = ending.state
     attempt.ended_at = now
     attempt.reason = ending.reason
@@ -250,22 +305,22 @@ def end(session: Session, fence: int, ending: Ending, *, now: float) -> JobState
     attempt.peak_memory_bytes = ending.peak_memory_bytes
     if ending.state == AttemptState.SUCCEEDED:
         _add_files(session, attempt, ending.files, now)
-    job = session.get_one(Job, attempt.job_id)
-    _account(session, job, ending, now)
+    _account(job, user, ending, now)
     jobs.record(
         session, job, f"attempt_{ending.state}", actor=attempt.worker, now=now, reason=ending.reason
     )
-    session.flush()
     _decide(session, job, ending, now=now)
     return JobState(job.state)
 
 
-def _account(session: Session, job: Job, ending: Ending, now: float) -> None:
+def _account(job: Job, user: User, ending: Ending, now: float) -> None:
     job.gpu_seconds += ending.gpu_seconds
     peaks = [peak for peak in (job.peak_memory_bytes, ending.peak_memory_bytes) if peak is not None]
     job.peak_memory_bytes = max(peaks, default=None)
     job.eta_seconds = None
-    add_usage(session, user_id=job.user_id, seconds=ending.gpu_seconds, now=now)
+    if ending.progress is not None:
+        job.progress_done, job.progress_total = ending.progress
+    charge(user, seconds=ending.gpu_seconds, now=now)
 
 
 def _decide(session: Session, job: Job, ending: Ending, *, now: float) -> None:

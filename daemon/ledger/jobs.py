@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import or_, select
+from sqlalchemy import Table, bindparam, insert, or_, select
 from sqlalchemy.orm import Session
 
 from daemon.errors import ConflictError, NotFoundError
-from daemon.ledger.revision import touch
+from daemon.ledger.revision import next_revision, touch
 from daemon.ledger.states import ENDED, NOT_STARTED, DownloadState, JobState, Wish
 from daemon.ledger.tables import Dependency, Download, Job, JobEvent, JobInput
 
 DAEMON = "daemon"
+
+_RECORD = insert(cast("Table", JobEvent.__table__))
+_DEPENDENTS = (
+    select(Job)
+    .join(Dependency, Dependency.job_id == Job.id)
+    .where(Dependency.needs_id == bindparam("needed"), Job.state == JobState.WAITING)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +65,15 @@ def record(
     session: Session, job: Job, action: str, *, actor: str, now: float, **detail: Any
 ) -> None:
     """Write an event of the job's history."""
-    session.add(JobEvent(job_id=job.id, at=now, action=action, actor=actor, detail=detail))
+    record_event(session, job.id, action, actor=actor, now=now, **detail)
+
+
+def record_event(
+    session: Session, job_id: int, action: str, *, actor: str, now: float, **detail: Any
+) -> None:
+    """Write an event of the history of the job with this number, which is in the ledger."""
+    values = {"job_id": job_id, "at": now, "action": action, "actor": actor, "detail": detail}
+    session.connection().execute(_RECORD, values)
 
 
 def submit(session: Session, new: NewJob, *, actor: str, now: float) -> Job:
@@ -79,7 +94,11 @@ def submit(session: Session, new: NewJob, *, actor: str, now: float) -> Job:
         needs_download=new.needs_download,
         repeats_id=new.repeats_id,
         created_at=now,
+        dispatch=0,
+        revision=next_revision(session),
     )
+    if not (new.hold or new.after or new.needs_download or _start_time(job, now)):
+        _enqueue(job, now=now)
     session.add(job)
     session.flush()
     for needed in sorted(set(new.after)):
@@ -89,7 +108,8 @@ def submit(session: Session, new: NewJob, *, actor: str, now: float) -> Job:
         session.add(JobInput(job_id=job.id, place=place, name=name, sha256=sha256))
     record(session, job, "submitted", actor=actor, now=now)
     session.flush()
-    _settle(session, job, now=now)
+    if job.state == JobState.WAITING:
+        _settle(session, job, now=now)
     return job
 
 
@@ -209,11 +229,7 @@ def settle_dependents(session: Session, job: Job, *, now: float) -> None:
 
 
 def _waiting_on(session: Session, job: Job) -> Sequence[Job]:
-    return session.scalars(
-        select(Job)
-        .join(Dependency, Dependency.job_id == Job.id)
-        .where(Dependency.needs_id == job.id, Job.state == JobState.WAITING)
-    ).all()
+    return session.scalars(_DEPENDENTS, {"needed": job.id}).all()
 
 
 def settle_waiting(session: Session, *, now: float) -> list[int]:

@@ -33,9 +33,8 @@ def decayed(seconds: float, since: float, now: float) -> float:
     return seconds * math.pow(0.5, halvings)
 
 
-def add_usage(session: Session, *, user_id: int, seconds: float, now: float) -> None:
+def charge(user: User, *, seconds: float, now: float) -> None:
     """Add ``seconds`` of GPU time to the user's account."""
-    user = session.get_one(User, user_id)
     user.gpu_seconds = decayed(user.gpu_seconds, user.gpu_seconds_at, now) + seconds
     user.gpu_seconds_at = now
 
