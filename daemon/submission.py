@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ from daemon.specs import (
     parse_request,
     parse_spec,
 )
+
+Inputs = Mapping[str, tuple[str, str]]
 
 # The last second that a date of four digits can name.
 _LAST_TIME = 253_402_300_799.0
@@ -99,20 +101,27 @@ class Desk:
         spec = parse_spec(request.kind, request.spec)
         require_priority(person, request.priority)
         _check_times(request)
-        with self.ledger.reading() as session:
-            user_id = ledger_user(session, person)
-            inputs = _inputs_of_spec(spec)
-            _check_uploads(session, inputs, user_id)
-            implied = references.check(session, self.paths, spec, user_id, admin=person.admin)
-            references.check_needed(session, request.after)
+        inputs = _inputs_of_spec(spec)
+        after: set[int] = set(request.after)
+        if after or inputs or spec.job_references():
+            after |= self._check_ledger(person, spec, inputs, after)
         missing = self._missing_model(request.kind, spec)
         self._check_rows(spec, inputs)
-        job = _new_job(request, spec, user_id)
-        after = sorted({*request.after, *implied})
+        job = _new_job(request, spec)
         return Draft(
             person=person,
-            job=replace(job, inputs=inputs, after=after, needs_download=missing),
+            job=replace(job, inputs=inputs, after=sorted(after), needs_download=missing),
         )
+
+    def _check_ledger(
+        self, person: Person, spec: Spec, inputs: Inputs, after: Collection[int]
+    ) -> set[int]:
+        """Check what the ledger knows of; return the jobs that the spec needs first."""
+        with self.ledger.reading() as session:
+            user_id = ledger_user(session, person)
+            _check_uploads(session, inputs, user_id)
+            references.check_needed(session, after)
+            return set(references.check(session, self.paths, spec, user_id, admin=person.admin))
 
     def check_repeat(self, person: Person, number: int) -> Draft:
         """Check that the recorded spec of job ``number`` can be queued as a new job.
@@ -132,7 +141,7 @@ class Desk:
         return Draft(
             person=person,
             job=replace(
-                _repeated(old, user_id),
+                _repeated(old),
                 inputs=inputs,
                 after=sorted(implied),
                 needs_download=self._missing_model(old.kind, spec),
@@ -148,7 +157,7 @@ class Desk:
             return True
         raise _unknown_model(name, self.models)
 
-    def _check_rows(self, spec: Spec, inputs: Mapping[str, tuple[str, str]]) -> None:
+    def _check_rows(self, spec: Spec, inputs: Inputs) -> None:
         """Read every row of the data, line by line."""
         store = FileStore(self.paths.blobs)
         files = {place: (name, store.path(sha256)) for place, (name, sha256) in inputs.items()}
@@ -167,11 +176,11 @@ def ledger_user(session: Session, person: Person) -> int:
     return session.scalar(select(User.id).where(User.uid == person.uid)) or 0
 
 
-def _inputs_of_spec(spec: Spec) -> dict[str, tuple[str, str]]:
+def _inputs_of_spec(spec: Spec) -> Inputs:
     return {place: (file.name, file.sha256) for place, file in spec.input_files().items()}
 
 
-def _check_uploads(session: Session, inputs: Mapping[str, tuple[str, str]], user_id: int) -> None:
+def _check_uploads(session: Session, inputs: Inputs, user_id: int) -> None:
     """Refuse a file that this user has not uploaded, whoever else may have."""
     for place, (name, sha256) in inputs.items():
         if not has_uploaded(session, user_id=user_id, sha256=sha256):
@@ -191,10 +200,11 @@ def _check_times(request: JobRequest) -> None:
         )
 
 
-def _new_job(request: JobRequest, spec: Spec, user_id: int) -> NewJob:
+def _new_job(request: JobRequest, spec: Spec) -> NewJob:
+    """Return the job but for its user, whose number is known when it is written."""
     recorded: dict[str, Any] = spec.model_dump(mode="json")
     return NewJob(
-        user_id=user_id,
+        user_id=0,
         kind=request.kind,
         spec=recorded,
         model=recorded.get("model"),
@@ -208,10 +218,10 @@ def _new_job(request: JobRequest, spec: Spec, user_id: int) -> NewJob:
     )
 
 
-def _repeated(old: Job, user_id: int) -> NewJob:
+def _repeated(old: Job) -> NewJob:
     """Return the same job again, at normal priority at most and without waiting for a time."""
     return NewJob(
-        user_id=user_id,
+        user_id=0,
         kind=old.kind,
         spec=old.spec,
         model=old.model,

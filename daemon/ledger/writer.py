@@ -101,7 +101,9 @@ class Writer:
         done: list[tuple[_Request[Any], Any]] = []
         try:
             with self._ledger.writing() as session:
-                for request in batch:
+                if len(batch) == 1:
+                    self._apply_alone(session, batch[0], done)
+                for request in batch if len(batch) > 1 else ():
                     self._apply(session, request, done)
         except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is
             for request in batch:
@@ -110,6 +112,14 @@ class Writer:
             return
         for request, result in done:
             request.future.set_result(result)
+
+    @staticmethod
+    def _apply_alone(
+        session: Session, request: _Request[Any], done: list[tuple[_Request[Any], Any]]
+    ) -> None:
+        """Run the only change; without a savepoint, for a refusal takes nothing else along."""
+        if request.future.set_running_or_notify_cancel():
+            done.append((request, request.change(session)))
 
     @staticmethod
     def _apply(

