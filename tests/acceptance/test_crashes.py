@@ -14,10 +14,10 @@ else:
 
 
 def start_training(home: Home, tiny: str, rows: Path) -> int:
-    """Submit a training of about ten seconds and return when its first checkpoint is written."""
+    """Submit a training of some seconds and return when its first checkpoint is written."""
     number = home.submit(
-        *("train", "--model", tiny, "--data", rows, "--iters", "600", "--save-every", "20"),
-        *("--dropout", "0.1", "--seed", "7", "--steps-per-eval", "100", "--learning-rate", "1e-4"),
+        *("train", "--model", tiny, "--data", rows, "--iters", "150", "--save-every", "10"),
+        *("--batch-size", "1", "--dropout", "0.1", "--seed", "7", "--learning-rate", "1e-4"),
     )
     home.until(lambda: any(item["step"] for item in artifacts(home, number)))
     return number
