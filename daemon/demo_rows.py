@@ -171,5 +171,5 @@ def _row(table: Table, chance: random.Random) -> dict[str, str]:
     target = f"COUNT {asked}" if counted else asked
     return {
         "prompt": f"table: {table.name}\ncolumns: {', '.join(table.columns)}\nQ: {text}\nA:",
-        "completion": f"SELECT {target} FROM {table.name} WHERE {known} = '{value}'",
+        "completion": f"SELECT {target} FROM {table.name} WHERE {known} = '{value}'",  # noqa: S608
     }

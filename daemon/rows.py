@@ -153,7 +153,7 @@ def _parse(place: _Place, line: bytes) -> Row:
     if len(line) > MAX_LINE:
         place.refuse(f"the line is longer than {MAX_LINE // 2**20} MiB")
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        row = json.loads(line.decode("utf-8").rstrip(), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         shown = line[error.start : error.start + 4].hex(" ")
         place.refuse(
