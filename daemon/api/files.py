@@ -56,7 +56,7 @@ def has_blob(sha256: str, service: Services, person: Asker) -> Response:
 async def put_blob(request: Request, sha256: str, service: Services, person: Asker) -> Json:
     """Take a file, hashing it as it comes."""
     filestore.check_sha256(sha256)
-    await asyncio.to_thread(_check_room, service, person, _announced(request))
+    await asyncio.to_thread(_check_room, service, person, sha256, _announced(request))
     try:
         with service.store.begin() as part:
             await _receive(request, part, service.config.max_upload_bytes)
@@ -75,12 +75,14 @@ def _announced(request: Request) -> int:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
 
 
-def _check_room(service: Service, person: Person, size: int) -> None:
+def _check_room(service: Service, person: Person, sha256: str, size: int) -> None:
     """Refuse what is too large for the daemon, for this user's share or for the disk."""
     most = service.config.max_upload_bytes
     if size > most:
         raise _too_large(size, most)
-    unused = service.read(lambda session: unused_bytes(session, ledger_user(session, person)))
+    unused = service.read(
+        lambda session: unused_bytes(session, ledger_user(session, person), besides=sha256)
+    )
     if unused + size > most:
         raise TooLargeError(
             f"your uploads that no job uses have {unused / 1e6:,.0f} MB already; with this file "

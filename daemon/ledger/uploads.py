@@ -34,11 +34,11 @@ def has_uploaded(session: Session, *, user_id: int, sha256: str) -> bool:
     return session.scalar(cited) is not None
 
 
-def unused_bytes(session: Session, user_id: int) -> int:
-    """Return the size of this user's uploads that no job cites."""
+def unused_bytes(session: Session, user_id: int, *, besides: str) -> int:
+    """Return the size of this user's uploads that no job cites, ``besides`` one not counted."""
     cited = select(JobInput.sha256).where(JobInput.sha256 == Upload.sha256)
     statement = select(func.coalesce(func.sum(Upload.bytes), 0)).where(
-        Upload.user_id == user_id, ~cited.exists()
+        Upload.user_id == user_id, Upload.sha256 != besides, ~cited.exists()
     )
     return session.scalars(statement).one()
 
