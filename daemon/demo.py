@@ -70,11 +70,18 @@ def demo_paths(home: str | None) -> Paths:
     runtime = Path(named).absolute() / "demo" if named else default_runtime(folder)
     paths = Paths(home=folder, runtime=runtime)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    models = default_home() / "models"
     if folder != default_home() and not os.path.lexists(paths.models):
-        models.mkdir(parents=True, exist_ok=True)
-        paths.models.symlink_to(models, target_is_directory=True)
+        paths.models.symlink_to(_own_models(), target_is_directory=True)
     return paths
+
+
+def _own_models() -> Path:
+    """Return the model root of the user's own home, which may not exist yet."""
+    home = default_home()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    models = home / "models"
+    models.mkdir(exist_ok=True)
+    return models
 
 
 def _cache() -> Path:
