@@ -177,6 +177,7 @@ def artifact(stage: Any, peer: Any, submit: Submit) -> bytes:
     content = b"hello, world"
     with stage.ledger.writing() as session:
         claim = attempts.claim(session, 1, worker="w", device=None, now=1.0)
+        assert claim is not None
         name = "samples/a b.txt"
         path = stage.paths.attempt(1, claim.number) / name
         path.parent.mkdir(parents=True)

@@ -278,6 +278,7 @@ def test_metrics_come_in_order_and_from_where_one_left_off(
     submit(peer)
     with stage.ledger.writing() as session:
         claim = attempts.claim(session, 1, worker="w", device=None, now=1.0)
+        assert claim is not None
         rows = [(1, "train_loss", 3.0, 1.0), (2, "train_loss", 2.0, 2.0)]
         attempts.report_metrics(session, claim.fence, rows)
 

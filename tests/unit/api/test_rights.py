@@ -18,6 +18,7 @@ NOBODY = 65_534
 def fail(stage: Any, number: int) -> None:
     with stage.ledger.writing() as session:
         claim = attempts.claim(session, number, worker="w", device=None, now=1.0)
+        assert claim is not None
         error = {"code": "x", "message": "row 3: secret", "field": None, "remedy": None}
         ending = Ending(state=AttemptState.FAILED, reason="row 3: secret", error=error)
         attempts.end(session, claim.fence, ending, now=2.0)
