@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TRAIN_ROWS = 240
-VALID_ROWS = 16
+TRAIN_ROWS = 160
+VALID_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +127,17 @@ QUESTION = (
 
 # Options of the demo's jobs; model, data, prompt and adapter are added to them.
 TRAINING: dict[str, Any] = {
-    "iters": 40,
+    "iters": 24,
     "batch_size": 4,
     "learning_rate": 5e-4,
     "num_layers": 8,
     "rank": 8,
     "scale": 10.0,
     "mask_prompt": True,
-    "steps_per_report": 5,
-    "steps_per_eval": 20,
+    "steps_per_report": 4,
+    "steps_per_eval": 12,
     "val_batches": -1,
-    "save_every": 20,
+    "save_every": 12,
     "seed": 7,
 }
 INFERENCE: dict[str, Any] = {"max_tokens": 40, "seed": 7}

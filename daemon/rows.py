@@ -167,7 +167,7 @@ def _parse(place: _Place, line: bytes) -> Row:
         place.refuse(f"not JSON: {reason}{column}: {_shorten(line.decode('utf-8'))}", _ONE_PER_LINE)
     if not isinstance(row, dict):
         place.refuse(f"a row is a JSON object, not {_shorten(row)}", _ONE_PER_LINE)
-    if b"\\u" in line:
+    if b"\\ud" in line or b"\\uD" in line:
         _no_surrogates(place, row)
     return row
 

@@ -1,0 +1,197 @@
+"""Training step time beside mlx-lm's own loop, on the same batches of the same model.
+
+    python benchmarks/train_step.py MODEL [--steps 4] [--pairs 9] [--batch-size 2]
+
+MODEL is a model folder or GGUF file, for example the demo model. Both loops run in this process, in
+turn and in changing order; each pair gives one ratio of seconds per step, and their median is what
+counts. Ours is the whole ``train`` kind from its first step to its last: metrics, progress and safe
+points included, evaluations and checkpoints left out on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+TARGET = 1.02
+
+
+def main() -> int:
+    """Measure and print one line per pair, then the median; 1 if it is above the target."""
+    arguments = _arguments()
+    _with_fast_blas()
+    from daemon.demo_rows import write_demo_data
+    from workers.models import ModelCache
+
+    models = ModelCache(1 << 40, time.monotonic)
+    ratios = []
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(arguments, models, write_demo_data(Path(name) / "data", 1), Path(name))
+        bench.ours(), bench.theirs()
+        for pair in range(arguments.pairs):
+            order = (bench.ours, bench.theirs) if pair % 2 else (bench.theirs, bench.ours)
+            seconds = {run.__name__: run() for run in order}
+            ratios.append(seconds["ours"] / seconds["theirs"])
+            print(
+                f"pair {pair + 1}: ours {seconds['ours']:.4f} s, "
+                f"mlx-lm {seconds['theirs']:.4f} s per step, ratio {ratios[-1]:.4f}",
+                flush=True,
+            )
+    median = statistics.median(ratios)
+    print(f"median ratio {median:.4f} (target at most {TARGET})")
+    return 0 if median <= TARGET else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--batch-size", type=int, default=2)
+    return parser.parse_args()
+
+
+def _with_fast_blas() -> None:
+    """Start again with the engine's environment, because a library is preloaded or it is not."""
+    from workers.memory_env import engine_environment
+
+    if os.environ.get("STUDIOQ_BENCHMARK") != "1":
+        wanted = {**os.environ, **engine_environment(), "STUDIOQ_BENCHMARK": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
+
+
+class Bench:
+    """Both loops over one model and one order of batches; a call returns seconds per step."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, models: Any, data: Path, folder: Path
+    ) -> None:
+        from daemon.specs import TrainSpec
+
+        self._model: Path = arguments.model
+        self._models = models
+        self._data = data / "train.jsonl"
+        self._folder = folder
+        self._runs = 0
+        files = {"train": {"name": "train.jsonl", "sha256": "0" * 64}}
+        self._spec = TrainSpec.model_validate(
+            {
+                "model": "bench",
+                "data": files,
+                "seed": 1,
+                "iters": arguments.steps,
+                "batch_size": arguments.batch_size,
+                "num_layers": 8,
+                "steps_per_report": 1,
+                "save_every": 10_000_000,
+            }
+        )
+
+    def ours(self) -> float:
+        """Run the train kind up to its last step."""
+        from workers import train
+        from workers.events import Log, Progress
+        from workers.kinds import Context
+
+        self._runs += 1
+        folder = self._folder / str(self._runs)
+        folder.mkdir()
+        context = Context(
+            job=1,
+            attempt=self._runs,
+            spec=self._spec,
+            folder=folder,
+            models=self._models,
+            inputs={"data.train": self._data},
+            model=self._model,
+        )
+        started = time.perf_counter()
+        for event in train.run(context):
+            if isinstance(event, Log) and event.text == "Training":
+                started = time.perf_counter()
+            if isinstance(event, Progress) and event.done == event.total:
+                break
+        return (time.perf_counter() - started) / self._spec.iters
+
+    def theirs(self) -> float:
+        """Run ``mlx_lm.tuner.trainer.train`` over the batches that ours would see."""
+        from mlx_lm.tuner import trainer
+
+        from workers.language import lora
+        from workers.language.optimizers import build_optimizer
+        from workers.language.trainer import random_state, seed_key
+
+        with self._models.borrow(self._model) as loaded:
+            with random_state(seed_key(self._spec.seed)):
+                lora.prepare(loaded.model, self._spec)
+            arguments = trainer.TrainingArgs(
+                iters=self._spec.iters,
+                batch_size=self._spec.batch_size,
+                steps_per_report=1,
+                steps_per_save=10_000_000,
+                adapter_file=str(self._folder / "theirs.safetensors"),
+            )
+            report = _Clock(self._spec.iters)
+            with redirect_stdout(io.StringIO()):
+                trainer.train(
+                    loaded.model,
+                    build_optimizer(self._spec),
+                    [None],
+                    args=arguments,
+                    iterate_batches=self._batches(loaded.tokenizer, report),
+                    training_callback=report,
+                )
+            return report.seconds / self._spec.iters
+
+    def _batches(self, tokenizer: Any, clock: _Clock) -> Any:
+        import mlx.core as mx
+
+        from workers.language.batches import TrainingBatches
+        from workers.language.data import Dataset, Encoder, encode_file
+
+        encoder, data = Encoder(tokenizer=tokenizer, max_seq_length=2048), Dataset()
+        for data in encode_file(encoder, "train.jsonl", self._data, "data.train"):  # noqa: B007
+            pass
+        batches = TrainingBatches(
+            data, batch_size=self._spec.batch_size, max_seq_length=2048, seed=self._spec.seed
+        )
+
+        def iterate(**_: Any) -> Iterator[tuple[Any, Any]]:
+            clock.start()
+            for step in range(self._spec.iters):
+                batch = batches.batch(step)
+                yield mx.array(batch.tokens), mx.array(batch.spans)
+
+        return iterate
+
+
+class _Clock:
+    """Measures from the first batch asked for to the last step reported."""
+
+    def __init__(self, iters: int) -> None:
+        self.seconds = 0.0
+        self._iters = iters
+        self._started = 0.0
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_loss_report(self, report: dict[str, float]) -> None:
+        if report["iteration"] == self._iters:
+            self.seconds = time.perf_counter() - self._started
+
+    def on_val_loss_report(self, report: dict[str, float]) -> None:
+        """Nothing is validated here."""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
