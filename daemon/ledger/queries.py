@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Row, Select, case, func, or_, select
+from sqlalchemy import Row, Select, Table, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from daemon.access import Person
@@ -45,6 +45,13 @@ LINE = (
     User.uid.label("owner_uid"),
 )
 _BUSY = (JobState.RUNNING, JobState.PAUSED)
+
+_JOBS = cast("Table", Job.__table__)
+_DUE = (
+    select(_JOBS.c.id)
+    .where(_JOBS.c.state == JobState.WAITING, _JOBS.c.begin_at <= bindparam("now"))
+    .limit(1)
+)
 
 # How much of a list is kept for jobs that have ended, where the caller did not ask for all.
 _ENDED_SHARE = 5
@@ -210,15 +217,7 @@ def job_counts(session: Session) -> dict[str, int]:
 
 def has_due_jobs(session: Session, *, now: float) -> bool:
     """Return whether the start time of a waiting job has come, so that it may have to be moved."""
-    due = (
-        select(Job.id)
-        .where(
-            Job.state == JobState.WAITING,
-            or_(Job.begin_at <= now, Job.needs_download.is_(True)),
-        )
-        .limit(1)
-    )
-    return session.scalar(due) is not None
+    return session.connection().execute(_DUE, {"now": now}).first() is not None
 
 
 def waits_for_model(session: Session, model: str) -> bool:

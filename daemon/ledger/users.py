@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from daemon import defaults
 from daemon.ledger.tables import User
 
+_BY_UID = select(User).where(User.uid == bindparam("uid"))
+
 
 def ensure_user(session: Session, *, uid: int, name: str, now: float) -> User:
     """Return the user with this uid, made or renamed if needed."""
-    user = session.scalar(select(User).where(User.uid == uid))
+    user = session.scalar(_BY_UID, {"uid": uid})
     if user is None:
         user = User(uid=uid, name=name, created_at=now, gpu_seconds=0.0, gpu_seconds_at=now)
         session.add(user)

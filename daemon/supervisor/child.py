@@ -54,6 +54,7 @@ class Child:
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._known: Record | None = None
+        self._stopping = False
         self.backoff = Backoff()
 
     def living(self) -> Record | None:
@@ -120,12 +121,17 @@ class Child:
         """Collect the exit status of a child of our own, if it has ended."""
         if self._process is not None and self._process.poll() is not None:
             status = self._process.returncode
-            note(log, "exited", logging.WARNING, child=self._plan.name, status=status)
+            note(log, "exited", self._level, child=self._plan.name, status=status)
             self._process = None
 
     def _note_end(self) -> None:
         self.backoff.end(self._clock())
-        note(log, "ended", logging.WARNING, child=self._plan.name)
+        note(log, "ended", self._level, child=self._plan.name)
+
+    @property
+    def _level(self) -> int:
+        """How loudly the log speaks of an end: one that was asked for is no surprise."""
+        return logging.INFO if self._stopping else logging.WARNING
 
     def signal(self, number: int) -> bool:
         """Signal the live process; return whether there was one."""
@@ -135,11 +141,13 @@ class Child:
     def stop(self, *, grace: float) -> None:
         """End the process in good order; kill it if it is still there after ``grace`` seconds."""
         note(log, "stopping", child=self._plan.name)
+        self._stopping = True
         self.signal(signal.SIGTERM)
         if not self._gone_within(grace):
             note(log, "killing", logging.WARNING, child=self._plan.name, after_seconds=grace)
             self.signal(signal.SIGKILL)
             self._gone_within(grace)
+        self._stopping = False
         self.backoff = Backoff()
 
     def _gone_within(self, seconds: float) -> bool:

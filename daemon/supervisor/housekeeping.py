@@ -53,9 +53,9 @@ class Housekeeping:
 
     def tick(self, now: float) -> None:
         """Do what is due at ``now``, seconds of a clock that never goes back."""
+        self._start_due_jobs()
         if now >= self._next_look:
             self._next_look = now + defaults.RECONCILE_EVERY
-            self._start_due_jobs()
             self._reconcile()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY
