@@ -52,7 +52,7 @@ def note(job: Any) -> str:
     if error:
         return str(error["message"]).splitlines()[0]
     eta = (job.get("progress") or {}).get("eta_seconds")
-    if job["state"] == "running" and eta is not None:
+    if job["state"] == "running" and eta:
         return f"{duration(eta)} left"
     if job.get("reason"):
         return str(job["reason"])
