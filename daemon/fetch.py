@@ -32,6 +32,10 @@ _LOOK_EVERY = 0.5
 _STAGING = ".part-"
 _SPARE = 2**30
 
+# The classes of errors of the hub library's HTTP clients that mean: no connection.
+_NETWORK = {"NetworkError", "TransportError", "ConnectionError", "TimeoutException"}
+_NETWORK |= {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+
 # The account's own way into the hub, and what would leave traces in its home.
 _FORBIDDEN = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _SETTINGS = {
@@ -184,10 +188,12 @@ def _hub_error(name: str, error: Exception, *, token: str | None) -> ModelError:
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     if token:
         reason = reason.replace(token, "…")
+    if _NETWORK & {cls.__name__ for cls in type(error).__mro__}:
+        reason = f"the Hugging Face hub cannot be reached ({reason}); is this machine offline?"
     return ModelError(
-        f"{name} could not be downloaded from the Hugging Face hub: {reason}",
-        remedy="if this machine is offline, copy the model's folder to the model root under this "
-        "name; studioq models path shows where",
+        f"{name} could not be downloaded: {reason}",
+        remedy="copy the model's folder to the model root under this name (studioq models path "
+        "shows where), or try again when the hub can be reached",
     )
 
 
