@@ -61,9 +61,10 @@ class Bookkeeping:
 
     def ended(self, dispatch: Dispatch, *, succeeded: bool) -> None:
         """Remove every trace of a job; its dispatch will not come again."""
-        job, execution = self._running.pop(dispatch.rq_id)
-        self._worker.executions.pop(execution.id, None)
-        self._try(lambda pipe: self._write_end(pipe, job, execution, succeeded=succeeded))
+        shown = self._running.pop(dispatch.rq_id, None)
+        if shown is not None:
+            self._worker.executions.pop(shown[1].id, None)
+        self._try(lambda pipe: self._write_end(pipe, dispatch, shown, succeeded=succeeded))
 
     def leave(self) -> None:
         """Say that the worker has ended."""
@@ -73,7 +74,7 @@ class Bookkeeping:
         if self._clock() < self._peace_until:
             return
         try:
-            with self._connection.pipeline() as pipe:
+            with self._connection.pipeline(transaction=False) as pipe:
                 write(pipe)
                 pipe.execute()
         except RedisError as error:
@@ -84,9 +85,8 @@ class Bookkeeping:
         worker = self._worker
         worker.birth_date = worker.birth_date or rq_now()
         worker.last_heartbeat = rq_now()
-        state = WorkerStatus.BUSY if self._running else WorkerStatus.IDLE
         register(worker, pipe)
-        pipe.hset(worker.key, mapping={**worker.serialize(), "state": state})
+        pipe.hset(worker.key, mapping={**worker.serialize(), "state": self._state()})
         pipe.expire(worker.key, BELIEVED)
         for job, execution in self._running.values():
             self._write_started(pipe, job, execution)
@@ -99,7 +99,7 @@ class Bookkeeping:
         return job
 
     def _write_start(self, pipe: Pipeline, job: Job, execution: Execution) -> None:
-        pipe.lrem(list_key(), 0, job.id)
+        pipe.lrem(list_key(), 1, job.id)
         self._write_started(pipe, job, execution)
         self._worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
 
@@ -115,14 +115,25 @@ class Bookkeeping:
         pipe.expire(execution.worker_executions_key, BELIEVED)
 
     def _write_end(
-        self, pipe: Pipeline, job: Job, execution: Execution, *, succeeded: bool
+        self,
+        pipe: Pipeline,
+        dispatch: Dispatch,
+        shown: tuple[Job, Execution] | None,
+        *,
+        succeeded: bool,
     ) -> None:
-        execution.delete(job, pipe)
-        pipe.delete(job.key, job.execution_registry.key)
+        if shown is not None:
+            job, execution = shown
+            execution.delete(job, pipe)
+            pipe.delete(job.execution_registry.key)
+            self._worker.set_state(self._state(), pipeline=pipe)
+        pipe.lrem(list_key(), 1, dispatch.rq_id)
+        pipe.delete(Job.key_for(dispatch.rq_id))
         count = "successful_job_count" if succeeded else "failed_job_count"
         pipe.hincrby(self._worker.key, count, 1)
-        if not self._running:
-            self._worker.set_state(WorkerStatus.IDLE, pipeline=pipe)
+
+    def _state(self) -> WorkerStatus:
+        return WorkerStatus.BUSY if self._running else WorkerStatus.IDLE
 
     def _unregister(self, pipe: Pipeline) -> None:
         unregister(self._worker, pipe)

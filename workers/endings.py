@@ -55,6 +55,11 @@ def failed(error: StudioqError, seconds: float = 0.0) -> Ending:
     )
 
 
+def never_began() -> Ending:
+    """Return the ending of an attempt that was claimed when the engine had gone."""
+    return Ending(state=AttemptState.STOPPED, reason="the engine went before the job could begin")
+
+
 def _verdict(attempt: LiveAttempt, over: Over) -> tuple[AttemptState, Mapping[str, Any] | None]:
     """Return the state, and the error that the engine gave."""
     try:

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _RETRY = 0.5
 
 
+Follow = Callable[[Session], None]
+
+
 class Recorder:
     """Buffers the events of all live attempts and writes them together.
 
@@ -202,8 +205,12 @@ class Recorder:
             )
         return len(ready)
 
-    def end(self, attempt: LiveAttempt) -> bool:
-        """Write an attempt's ending with its last rows; False if it has to be tried again."""
+    def end(self, attempt: LiveAttempt, follow: Follow | None = None) -> bool:
+        """Write an attempt's ending with its last rows; False if it has to be tried again.
+
+        ``follow`` is run in the same transaction, so that what comes next costs no further sync of
+        the disk; it may not raise what it wants the ending to survive.
+        """
         buffer = self._buffers.setdefault(attempt.fence, Buffer())
         if attempt.fenced:
             return self._forget(attempt)
@@ -216,6 +223,8 @@ class Recorder:
                     self._savepoint(session, attempt, buffer)
                 if not attempt.fenced:
                     self._write_ending(session, attempt, buffer)
+                    if follow is not None:
+                        follow(session)
         except StaleAttemptError:
             pass
         except OperationalError as error:

@@ -22,10 +22,10 @@ from daemon.ledger.store import Ledger
 from daemon.locate import Paths
 from daemon.models import ModelRoots
 from workers.attempts import AttemptTable, Cause, LiveAttempt
-from workers.endings import ending_of, ending_of_death, failed
+from workers.endings import ending_of, ending_of_death, failed, never_began
 from workers.keeper import EngineKeeper
 from workers.protocol import Ask, Happened, Over
-from workers.recorder import Recorder
+from workers.recorder import Follow, Recorder
 from workers.resolve import Resolved, resolve
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,10 @@ class Graces:
 
 @dataclass(kw_only=True, slots=True)
 class Runner:
-    """Attempts in the engine. ``clock`` measures durations, ``now`` dates rows; in seconds."""
+    """Attempts in the engine. ``clock`` measures durations, ``now`` dates rows; in seconds.
+
+    ``follow`` is run in the transaction that writes the ending of the last attempt.
+    """
 
     ledger: Ledger
     paths: Paths
@@ -70,6 +73,7 @@ class Runner:
     graces: Graces = field(default_factory=Graces)
     table: AttemptTable = field(default_factory=AttemptTable)
     stopping: bool = False
+    follow: Follow | None = None
     last_end: AttemptState | None = None
     _model_names: dict[str, str] = field(default_factory=dict)
     _looked_at: float = 0.0
@@ -94,6 +98,9 @@ class Runner:
             return
         self.table.add(attempt)
         attempt.started = self.clock()
+        if not self.keeper.ready:
+            attempt.ending = never_began()
+            return
         self.keeper.send(resolved.start)
         if self.stopping:
             self._ask(attempt, Cause.STOP)
@@ -191,7 +198,8 @@ class Runner:
 
     def _write_endings(self) -> None:
         for attempt in self.table.ended():
-            if attempt.ending is None or not self.recorder.end(attempt):
+            follow = self.follow if len(self.table) == 1 else None
+            if attempt.ending is None or not self.recorder.end(attempt, follow):
                 continue
             self.table.remove(attempt)
             self.last_end = attempt.ending.state

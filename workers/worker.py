@@ -18,16 +18,18 @@ from typing import Any
 from redis import Redis, RedisError
 from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from daemon import defaults, scheduler
+from daemon.errors import StudioqError
 from daemon.ledger import attempts
 from daemon.ledger.attempts import Claim
-from daemon.ledger.revision import standing
+from daemon.ledger.revision import current_revision, standing
 from daemon.ledger.states import AttemptState
 from daemon.ledger.workers import end_worker, report_worker
 from daemon.queue.dispatch import wake_key
-from daemon.queue.job import Dispatch, Job
+from daemon.queue.job import Dispatch, Job, parse_id
 from daemon.queue.queue import Queue
 from workers.bookkeeping import Bookkeeping
 from workers.runner import Runner
@@ -41,6 +43,10 @@ REPORT_IDLE = 10.0
 
 # Seconds the loop waits for the engine at most; a signal or a report may be due.
 _TICK = 0.25
+
+# Seconds after which a job that still runs is shown to RQ's tools as started; for a shorter one
+# that would cost more than the job.
+SHORT = 0.05
 
 # Seconds the loop rests after an error that it did not expect.
 _PAUSE = 1.0
@@ -82,6 +88,9 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
         # Whether an attempt of ours may be in the ledger that is not in the table.
         self._unsure = False
         self._recovered = False
+        # What was claimed in the transaction that ended the job before.
+        self._claimed: Claim | None = None
+        runner.follow = self._claim_next
         # The ledger's revision at which there was nothing to do.
         self._idle_at: int | None = None
         self._reported: tuple[object, ...] = ()
@@ -115,7 +124,7 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
         """Run jobs until a signal comes; return whether the end was orderly."""
         self._install_signal_handlers()
         try:
-            while self._runner.table or not self._signals:
+            while self._runner.table or self._claimed or not self._signals:
                 self._try_turn()
         finally:
             self._leave()
@@ -134,16 +143,25 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
             time.sleep(_PAUSE)
 
     def _turn(self) -> None:
-        self._runner.tick(0.0)
+        self._tick(0.0)
         self._report()
         self._bookkeeping.beat()
         if self._runner.table:
             self._see_through()
-        claim = self._next_claim() if self._runner.keeper.ready and not self._signals else None
+        claim = self._next_claim()
         if claim is not None:
             self._execute_claim(claim)
-        else:
+        elif not self._signals:
             self._rest()
+
+    def _tick(self, timeout: float) -> None:
+        """Let the runner work; what was claimed with an ending that is tried again is void."""
+        if self._runner.table:
+            self._claimed = None
+        self._runner.tick(timeout)
+
+    def _may_claim(self) -> bool:
+        return self._runner.keeper.ready and not self._signals
 
     def _rest(self) -> None:
         """Sleep until something may be new, a second at most."""
@@ -157,17 +175,19 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
             self._runner.tick(defaults.WAKE_TIMEOUT)
 
     def _next_claim(self) -> Claim | None:
-        """Claim the job that the scheduler puts first, or find one that was claimed and lost."""
+        """Claim the job that the scheduler puts first, or find one that was claimed before."""
+        claim, self._claimed = self._claimed, None
+        if claim is not None or not self._may_claim():
+            return claim
         if not self._recovered:
             end_abandoned(self._runner.ledger, worker=self.name, now=self._now)
             self._recovered = True
         if self._unsure:
-            lost = self._lost_claim()
-            if lost is not None:
-                return lost
-            self._unsure = False
-        number = self._choose()
-        return None if number is None else self._claim(number)
+            claim = self._lost_claim()
+            self._unsure = claim is not None
+        if claim is None and self._has_news():
+            claim = self._claim()
+        return claim
 
     def _lost_claim(self) -> Claim | None:
         """Return a live attempt of this worker that nobody executes."""
@@ -175,38 +195,48 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
             live = attempts.live_attempts(session, self.name)
         return next((claim for claim in live if not self._runner.table.get(claim.fence)), None)
 
-    def _choose(self) -> int | None:
+    def _has_news(self) -> bool:
+        """Return whether the ledger has changed since there was nothing to do."""
+        if self._idle_at is None:
+            return True
         with self._runner.ledger.reading() as session:
-            revision, draining = standing(session)
-            if revision == self._idle_at:
-                return None
-            number = None
-            if not draining:
-                warm = self._runner.warm_models()
-                number = scheduler.choose(session, warm=warm, now=self._now())
-        self._idle_at = revision if number is None else None
-        return number
+            return current_revision(session) != self._idle_at
 
-    def _claim(self, number: int) -> Claim | None:
+    def _claim(self) -> Claim | None:
         self._unsure = True
         with self._runner.ledger.writing() as session:
-            claim = attempts.claim(
-                session,
-                number,
-                worker=self.name,
-                device=self._runner.keeper.device,
-                now=self._now(),
-            )
+            claim = self._claim_in(session)
         self._unsure = False
         return claim
 
+    def _claim_in(self, session: Session) -> Claim | None:
+        """Claim the job that the scheduler puts first, in the caller's transaction."""
+        revision, draining = standing(session)
+        warm, now = self._runner.warm_models(), self._now()
+        number = None if draining else scheduler.choose(session, warm=warm, now=now)
+        self._idle_at = revision if number is None else None
+        if number is None:
+            return None
+        device = self._runner.keeper.device
+        return attempts.claim(session, number, worker=self.name, device=device, now=now)
+
+    def _claim_next(self, session: Session) -> None:
+        """Claim a further job in the transaction that ends one; what fails here is tried later."""
+        self._claimed = None
+        if not self._may_claim() or self._unsure:
+            return
+        try:
+            with session.begin_nested():
+                self._claimed = self._claim_in(session)
+        except (SQLAlchemyError, StudioqError) as error:
+            log.warning("action=claim_failed error=%s", error)
+
     def _execute_claim(self, claim: Claim) -> None:
-        """Hand the attempt to the engine, tell Redis, and execute the RQ job of the claim."""
+        """Hand the attempt to the engine and execute the RQ job of the claim."""
         dispatch = Dispatch(ledger_id=self._ledger_id, job=claim.job_id, dispatch=claim.dispatch)
         self._unsure = True
         self._runner.start(claim)
         self._unsure = False
-        self._bookkeeping.started(dispatch)
         try:
             self.execute_job(Job.of(self.connection, dispatch), self.queues[0])
         finally:
@@ -215,14 +245,18 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """See the live attempts to their ends; they were handed to the engine before."""
-        del job, queue
+        del queue
+        self._tick(SHORT)
+        dispatch = parse_id(job.id)
+        if self._runner.table and dispatch is not None:
+            self._bookkeeping.started(dispatch)
         self._see_through()
 
     def _see_through(self) -> None:
         """Tick until no attempt is left. A further job could be claimed here while one runs."""
         while self._runner.table:
             self._pass_signals_on()
-            self._runner.tick(_TICK)
+            self._tick(_TICK)
             self._report()
             self._bookkeeping.beat()
 

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from daemon import defaults
 from daemon.ledger.tables import Job, JobInput, Upload
+
+# Asked for every job that starts; see daemon.ledger.revision.
+_INPUTS = select(JobInput.place, JobInput.name, JobInput.sha256).where(
+    JobInput.job_id == bindparam("job")
+)
 
 
 def add_upload(session: Session, *, user_id: int, sha256: str, size: int, now: float) -> None:
@@ -45,9 +50,7 @@ def unused_bytes(session: Session, user_id: int, *, besides: str) -> int:
 
 def inputs_of(session: Session, job_id: int) -> Mapping[str, tuple[str, str]]:
     """Return the job's files: place in the spec to (file name, sha256)."""
-    rows = session.execute(
-        select(JobInput.place, JobInput.name, JobInput.sha256).where(JobInput.job_id == job_id)
-    )
+    rows = session.connection().execute(_INPUTS, {"job": job_id})
     return {place: (name, sha256) for place, name, sha256 in rows}
 
 

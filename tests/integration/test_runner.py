@@ -183,6 +183,19 @@ def test_a_job_that_kills_its_engine_again_and_again_fails(
     assert home.job(number).error["code"] == "interrupted"
 
 
+def test_a_claim_without_an_engine_goes_back_to_the_queue(
+    home: Home, make_runner: MakeRunner
+) -> None:
+    runner = make_runner()
+    number = home.submit(steps=1)
+    runner.keeper.kill()
+    tick_until(home, runner, lambda: not runner.keeper.ready)
+    runner.start(claim(home, number))
+    run(home, runner)
+    assert last_attempt(home, number).state == AttemptState.STOPPED
+    assert home.job(number).state == JobState.QUEUED
+
+
 def test_an_attempt_that_was_claimed_and_lost_is_taken_up_first(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +213,7 @@ def test_an_attempt_that_was_claimed_and_lost_is_taken_up_first(
 
     try:
         home.until(lambda: has_succeeded(lost))
-        assert home.job(first).state == JobState.QUEUED
         home.until(lambda: has_succeeded(first))
+        assert home.attempts(first)[0].started_at >= home.attempts(lost)[0].ended_at
     finally:
         worker._leave()
