@@ -7,6 +7,7 @@ reads the old one is not confused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -73,5 +74,6 @@ def _write_all(file: int, data: bytes) -> None:
         while data:
             data = data[os.write(file, data) :]
     except OSError:
-        os.ftruncate(file, size)
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, size)
         raise

@@ -278,6 +278,20 @@ def test_a_log_that_cannot_be_written_fails_the_job(
     assert job(ledger, begun).state == JobState.FAILED
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_under_the_log_fails_the_job(
+    recorder: Recorder, begun: LiveAttempt, ledger: Ledger, paths: Paths
+) -> None:
+    paths.log(begun.claim.job_id).symlink_to("/dev/full")
+    report(recorder, begun, events.Log(text="a"))
+    recorder.flush([begun])
+    finish(recorder, begun)
+    error = job(ledger, begun).error
+    assert error is not None
+    assert error["code"] == "disk_full"
+    assert "log.txt" in error["message"]
+
+
 def test_rows_that_the_ledger_refuses_fail_the_job(
     recorder: Recorder, begun: LiveAttempt, ledger: Ledger
 ) -> None:
