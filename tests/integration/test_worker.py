@@ -128,6 +128,18 @@ def test_a_job_outlives_redis(home: Home) -> None:
     assert len(home.attempts(number)) == 1
 
 
+def test_jobs_run_while_redis_hangs(home: Home) -> None:
+    home.start_worker()
+    home.engine_pid()
+    os.kill(home.server.pid, signal.SIGSTOP)
+    try:
+        number = home.submit(announce=False, steps=20, step_seconds=0.02)
+        home.until_state(number, JobState.SUCCEEDED)
+    finally:
+        os.kill(home.server.pid, signal.SIGCONT)
+    home.until_state(home.submit(steps=1), JobState.SUCCEEDED)
+
+
 def test_a_flushed_redis_is_filled_again(home: Home) -> None:
     numbers = [home.submit(steps=1) for _ in range(3)]
     home.redis.flushall()
