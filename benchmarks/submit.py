@@ -58,8 +58,11 @@ def daemon(folder: Path) -> Iterator[Client]:
         "STUDIOQ_LOCKS": str(folder / "gpu"),
         "STUDIOQ_SYSTEM_CONFIG": str(folder / "none"),
         "STUDIOQ_TEST_KINDS": "1",
+        # In a checkout nobody has compiled our modules, as pip does at an installation.
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
     }
-    os.environ.pop("STUDIOQ_SOCKET", None)
+    for name in ("STUDIOQ_SOCKET", "PYTHONDONTWRITEBYTECODE"):
+        os.environ.pop(name, None)
     subprocess.run([STUDIOQ, "daemon", "start"], check=True)
     try:
         with Client() as client:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from daemon.client.follow import Part, Patience, follow, timed_out, until_ended
 from daemon.client.transport import Transport
-from daemon.errors import StudioqError, UsageError
+from daemon.errors import StudioqError
 from daemon.locate import Paths, find_daemon
 
 if TYPE_CHECKING:
@@ -361,13 +361,11 @@ class Client:
         if size >= 64 * _BLOCK:
             self._say(f"uploading {file.name}, {size / 1e6:.0f} MB")
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        with file.open("rb") as body:
-            with self._transport.open(
-                "PUT", f"/blobs/{digest}", body=body, headers=headers
-            ) as answer:
-                answer.read()
-            if body.tell() != size:
-                raise UsageError(f"{file} changed while it was uploaded", remedy="submit again")
+        with (
+            file.open("rb") as body,
+            self._transport.open("PUT", f"/blobs/{digest}", body=body, headers=headers) as answer,
+        ):
+            answer.read()
 
     def _part(self, path: str, offset: int, wait: float) -> Part:
         target = path + _query({"wait": wait or None})
@@ -377,7 +375,7 @@ class Client:
         ) as answer:
             if answer.status != 416:
                 data = answer.read(_MOST_PER_PART)
-                state = answer.getheader("Studioq-Job-State", "")
+                state = answer.headers.get("studioq-job-state", "")
                 return Part(data=data, offset=offset + len(data), state=state)
             answer.read()
         if offset == 0:

@@ -6,39 +6,16 @@ are repeated when a kept connection turns out to have ended.
 
 from __future__ import annotations
 
-import http.client
 import json
 import select
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
+from daemon.client.http1 import Answer, Body, BodyChangedError, Connection, ProtocolError
 from daemon.errors import DaemonAwayError, StudioqError, UsageError
 
 _REPEATABLE = frozenset({"GET", "HEAD"})
-_BLOCK = 1 << 20
-
-Body = bytes | BinaryIO | None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection whose address is a socket's path."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("studioq", timeout=timeout, blocksize=_BLOCK)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        opened.settimeout(self.timeout)
-        try:
-            opened.connect(self._path)
-        except BaseException:
-            opened.close()
-            raise
-        self.sock = opened
 
 
 class Transport:
@@ -62,7 +39,7 @@ class Transport:
         self.version: str | None = None
         self._on_version = on_version
         self._start = start
-        self._connection: _UnixConnection | None = None
+        self._connection: Connection | None = None
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -102,7 +79,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         patience: float = 0.0,
         accept: int | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[Answer]:
         """Send a request and give the answer, whose body the caller reads inside the block.
 
         ``accept`` is an error status that the caller wants to see as an answer.
@@ -120,21 +97,27 @@ class Transport:
         except TimeoutError:
             response = None
             raise self._silent(self.timeout + patience) from None
-        except (http.client.HTTPException, ConnectionError) as error:
+        except ConnectionError as error:
             response = None
-            raise self._gone(method, error) from error
+            raise self._gone(method) from error
+        except ProtocolError as error:
+            response = None
+            raise StudioqError(
+                f"what answers at {self.path} is no studioq daemon, or broke off: {error}",
+                remedy="studioq doctor",
+            ) from error
         finally:
             # What is left of a body would be taken for the next answer.
-            if response is None or not response.isclosed():
+            if response is None or not response.is_reusable:
                 self.close()
 
     def _exchange(
         self, method: str, target: str, body: Body, headers: dict[str, str], patience: float
-    ) -> http.client.HTTPResponse:
+    ) -> Answer:
         kept = self._is_kept()
         try:
             return self._send(method, target, body, headers, patience)
-        except (http.client.RemoteDisconnected, ConnectionError):
+        except ConnectionError:
             self.close()
             if not (kept and method in _REPEATABLE):
                 raise
@@ -142,47 +125,44 @@ class Transport:
 
     def _send(
         self, method: str, target: str, body: Body, headers: dict[str, str], patience: float
-    ) -> http.client.HTTPResponse:
+    ) -> Answer:
         connection = self._connected()
-        connection.sock.settimeout(self.timeout + patience)
+        connection.settimeout(self.timeout + patience)
         try:
-            connection.request(method, target, body=body, headers=headers)
+            connection.send(method, target, headers, body)
         except ConnectionError:
             if body is None:
                 raise
             # A refused upload is answered before it has been read to its end.
-        response = connection.getresponse()
-        self._notice(response.getheader("Studioq-Version"))
-        return response
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        except BodyChangedError:
+            raise UsageError(
+                "the file became shorter while it was uploaded; submit again"
+            ) from None
+        answer = connection.receive(method)
+        self._notice(answer.headers.get("studioq-version"))
+        return answer
 
     def _is_kept(self) -> bool:
         """Return whether an earlier connection still stands; drop one that the daemon has ended."""
-        connection = self._connection
-        if connection is None:
-            return False
-        if connection.sock is None or _readable(connection.sock):
+        if self._connection is not None and _readable(self._connection):
             self.close()
-            return False
-        return True
+        return self._connection is not None
 
-    def _connected(self) -> _UnixConnection:
+    def _connected(self) -> Connection:
         if self._connection is None:
             start, self._start = self._start, None
             try:
-                self._connection = self._connect()
+                self._connection = Connection(self.path, self.timeout)
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if start is None:
                     raise self._away(error) from None
                 start()
-                self._connection = self._connect()
+                self._connection = Connection(self.path, self.timeout)
             except OSError as error:
                 raise self._away(error) from error
         return self._connection
-
-    def _connect(self) -> _UnixConnection:
-        connection = _UnixConnection(self.path, self.timeout)
-        connection.connect()
-        return connection
 
     def _notice(self, version: str | None) -> None:
         if version is None or version == self.version:
@@ -207,18 +187,18 @@ class Transport:
             remedy="studioq doctor",
         )
 
-    def _gone(self, method: str, error: Exception) -> DaemonAwayError:
+    def _gone(self, method: str) -> DaemonAwayError:
         unsure = method not in _REPEATABLE
         return DaemonAwayError(
-            f"the daemon at {self.path} ended the connection before its answer ({error!r})",
+            f"the daemon at {self.path} ended the connection before its answer",
             remedy="studioq list shows whether it was done" if unsure else "studioq daemon status",
         )
 
 
-def _readable(sock: socket.socket) -> bool:
+def _readable(connection: Connection) -> bool:
     """Return whether bytes or the end are there; both end an idle connection."""
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
+    poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
@@ -243,7 +223,7 @@ def _parse(body: bytes) -> Any:
         ) from None
 
 
-def _error(response: http.client.HTTPResponse) -> StudioqError:
+def _error(response: Answer) -> StudioqError:
     """Rebuild the error that an answer carries."""
     body = response.read()
     try:

@@ -166,7 +166,7 @@ def test_what_is_no_studioq_is_said_to_be_none(server: Server, transport: Transp
     for answer, message in (
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "is not JSON: b'hi'"),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\nhi", "answered 502 Bad: b'hi'"),
-        (b"SSH-2.0\r\n\r\n", "before its answer"),
+        (b"SSH-2.0\r\n\r\n", "is no studioq daemon"),
     ):
         server.handler = answering(answer, stay=False)
         with pytest.raises(StudioqError, match=message):
@@ -209,6 +209,66 @@ def test_the_version_is_told_once(server: Server) -> None:
     transport.json("GET", "/")
     transport.close()
     assert told == ["9.9.9"]
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_an_answer_in_chunks_is_read_to_its_end(server: Server, transport: Transport) -> None:
+    body = b"3;note=x\r\n[1,\r\n2\r\n2]\r\n0\r\nTrailer: t\r\n\r\n"
+    server.handler = answering(CHUNKED + body)
+    assert [transport.json("GET", "/"), transport.json("GET", "/")] == [[1, 2], [1, 2]]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ntrue",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -4\r\n\r\ntrue",
+        b"HTTP/1.1 200 OK\r\n\r\ntrue",
+        b"HTTP/1.1 200 OK\r\nContent-Length",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 101,
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        CHUNKED + b"5\r\ntrue",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"4\r\ntrue\r\n",
+    ],
+)
+def test_an_answer_that_is_cut_short_or_malformed_is_no_answer(
+    answer: bytes, server: Server, transport: Transport
+) -> None:
+    server.handler = answering(answer, stay=False)
+    with pytest.raises(StudioqError, match="is no studioq daemon, or broke off"):
+        transport.json("GET", "/")
+
+
+def test_a_body_that_nobody_read_is_not_taken_for_the_next_answer(
+    server: Server, transport: Transport
+) -> None:
+    with transport.open("GET", "/") as answer:
+        assert answer.read(2) == b"tr"
+    assert transport.json("GET", "/") is True
+    assert server.connections == 2
+
+
+def test_a_file_that_became_shorter_is_not_waited_for(
+    server: Server, transport: Transport, tmp_path: Path
+) -> None:
+    file = tmp_path / "short"
+    file.write_bytes(b"123")
+    with (
+        pytest.raises(UsageError, match="became shorter"),
+        file.open("rb") as content,
+        transport.open("PUT", "/blobs/x", body=content, headers={"Content-Length": "9"}),
+    ):
+        pass
+
+
+def test_a_header_cannot_be_smuggled_in(server: Server, transport: Transport) -> None:
+    with pytest.raises(UsageError, match="one line of ASCII"):
+        transport.json("POST", "/jobs", {}, headers={"Studioq-Hub-Token": "a\r\nX: y"})
+    assert server.heads == []
 
 
 @pytest.mark.parametrize(
