@@ -55,7 +55,10 @@ class Server:
 
     def _handled(self, connection: socket.socket, head: bytes) -> bool:
         self.heads.append(head.decode().splitlines()[0])
-        return self.handler(connection, head)
+        try:
+            return self.handler(connection, head)
+        except ConnectionError:  # the client has left
+            return False
 
     def _head(self, connection: socket.socket) -> bytes:
         head = b""
