@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from daemon import defaults
@@ -192,7 +193,7 @@ class EngineKeeper:
             "started": None if engine is None else engine.started,
             "device": self.device,
             "memory": dict(self.memory),
-            "models": list(self.models),
+            "models": [Path(path).name for path in self.models],
             "reason": self._reason(),
         }
 

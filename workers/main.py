@@ -26,7 +26,7 @@ from daemon.queue.connection import COMMAND_TIMEOUT, connect
 from workers.engine.handle import EngineProcess
 from workers.keeper import EngineKeeper
 from workers.lock import WorkerLock
-from workers.memory_env import engine_environment
+from workers.memory_env import BUDGET_VARIABLE, CACHE_VARIABLE, engine_environment
 from workers.recorder import Recorder
 from workers.runner import Runner
 from workers.worker import StudioqWorker
@@ -73,7 +73,11 @@ def make_worker(paths: Paths, config: Config) -> StudioqWorker:
 
 
 def _make_runner(paths: Paths, config: Config, ledger: Ledger) -> Runner:
-    environment = engine_environment()
+    environment = {
+        **engine_environment(paths.libraries),
+        BUDGET_VARIABLE: str(config.model_budget),
+        CACHE_VARIABLE: str(config.buffer_cache_bytes),
+    }
 
     def spawn() -> EngineProcess:
         return EngineProcess.spawn(

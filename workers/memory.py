@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 
 from daemon import defaults
+from workers.memory_env import BUDGET_VARIABLE, CACHE_VARIABLE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +77,28 @@ def memory_use() -> MemoryUse:
     )
 
 
-def configure() -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the home's configuration allows: a share of the device's memory, and bytes."""
+
+    model_budget: float = defaults.MODEL_BUDGET
+    buffer_cache_bytes: int = defaults.BUFFER_CACHE_LIMIT
+
+    @classmethod
+    def named_by(cls, environment: Mapping[str, str]) -> Limits:
+        """Return the limits that the worker has put into the engine's environment."""
+        return cls(
+            model_budget=float(environment.get(BUDGET_VARIABLE, defaults.MODEL_BUDGET)),
+            buffer_cache_bytes=int(environment.get(CACHE_VARIABLE, defaults.BUFFER_CACHE_LIMIT)),
+        )
+
+
+def configure(limits: Limits | None = None) -> int:
     """Bound MLX's buffer cache and memory; return the budget for loaded models, bytes."""
-    limit = memory_limit()
-    mx.set_cache_limit(min(defaults.BUFFER_CACHE_LIMIT, limit // 4))
+    limits, limit = limits or Limits(), memory_limit()
+    mx.set_cache_limit(min(limits.buffer_cache_bytes, limit // 4))
     mx.set_memory_limit(limit)
-    return int(limit * defaults.MODEL_BUDGET)
+    return int(limit * limits.model_budget)
 
 
 def free_unused() -> int:

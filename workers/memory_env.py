@@ -20,6 +20,10 @@ from pathlib import Path
 
 from daemon.locate import Paths
 
+# How the worker tells the engine what the home's configuration allows.
+BUDGET_VARIABLE = "STUDIOQ_MODEL_BUDGET"
+CACHE_VARIABLE = "STUDIOQ_BUFFER_CACHE"
+
 _OPENBLAS = "cmeel-openblas"
 _FORTRAN = "libgfortran.so.5"
 

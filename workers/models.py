@@ -50,10 +50,10 @@ class ModelCache:
         self._clock = clock
         self._entries: dict[Path, _Entry] = {}
 
-    def names(self) -> list[dict[str, str | int]]:
-        """Return name and bytes of each loaded model, least recently used first."""
-        entries = sorted(self._entries.values(), key=lambda entry: entry.used_at)
-        return [{"name": entry.model.name, "bytes": entry.model.bytes} for entry in entries]
+    def paths(self) -> list[Path]:
+        """Return the resolved path of each loaded model, least recently used first."""
+        entries = sorted(self._entries.items(), key=lambda item: item[1].used_at)
+        return [path for path, _ in entries]
 
     def is_loaded(self, path: Path) -> bool:
         """Say whether the model is there as its files now are."""

@@ -69,7 +69,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alive:
-    """A sign of life every few seconds, from a thread of its own: memory in bytes, warm models."""
+    """A sign of life every few seconds: memory in bytes, and the paths of warm models."""
 
     memory: Mapping[str, int] = field(default_factory=dict)
     models: tuple[str, ...] = ()

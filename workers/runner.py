@@ -81,7 +81,7 @@ class Runner:
     def warm_models(self) -> set[str]:
         """Return the names of the models that the engine has loaded, as jobs name them."""
         loaded = self.keeper.models
-        return {self._model_names[name] for name in loaded if name in self._model_names}
+        return {self._model_names[path] for path in loaded if path in self._model_names}
 
     def start(self, claim: Claim) -> None:
         """Hand a claimed attempt to the engine; if it cannot start, its ending waits instead."""
@@ -113,7 +113,7 @@ class Runner:
             with self.ledger.writing() as session:
                 ledger_attempts.set_resumed_step(session, claim.fence, resolved.step)
         if resolved.start.model is not None and claim.model is not None:
-            self._model_names[Path(resolved.start.model).resolve().name] = claim.model
+            self._model_names[str(Path(resolved.start.model).resolve())] = claim.model
         self.recorder.begin(attempt, resolved.step)
         return resolved
 

@@ -220,7 +220,7 @@ class _Training:
             loss, seconds = yield from self._loss_of(self._data.valid, self._spec.val_batches)
             self._evaluation_seconds = seconds
         if self._spec.sample_prompt is not None:
-            answers = sample(self._model, self._loaded.tokenizer, self._prompt)
+            answers = sample(self._loaded, self._prompt)
             text, _ = yield from self._timed(answers)
             self.journal.sample(step, self._spec.sample_prompt, text)
         self.journal.evaluated_step = self._trainer.steps

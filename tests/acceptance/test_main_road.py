@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +19,20 @@ QUESTION = "table: t-40\ncolumns: name, built\nQ: When was ship 40 built?\nA:"
 
 
 @pytest.fixture(scope="module")
-def smollm2(home: Home, smollm2_root: Path) -> str:
-    """The real model's name, its file taken from the tests' cache."""
-    target = home.folder / "home" / "models" / "smollm2"
-    if not target.exists():
-        target.symlink_to(smollm2_root / "smollm2", target_is_directory=True)
+def model(home: Home, smollm2: Path) -> str:
+    """The real model's name; its file is a link to the one in the tests' cache."""
+    folder = home.folder / "home" / "models" / "smollm2"
+    folder.mkdir()
+    for file in (smollm2 if smollm2.is_dir() else smollm2.parent).glob("*.gguf"):
+        os.link(file, folder / file.name)
     return "smollm2"
 
 
 @pytest.fixture(scope="module")
-def trained(home: Home, smollm2: str, sql_rows: Path) -> Any:
+def trained(home: Home, model: str, sql_rows: Path) -> Any:
     """A finished training."""
     number = home.submit(
-        *("train", "--model", smollm2, "--data", sql_rows, "--iters", "12", "--batch-size", "2"),
+        *("train", "--model", model, "--data", sql_rows, "--iters", "12", "--batch-size", "2"),
         *("--num-layers", "8", "--learning-rate", "5e-4", "--steps-per-report", "3", "--test"),
         *("--steps-per-eval", "6", "--val-batches", "1", "--save-every", "6", "--seed", "1"),
         *("--sample-prompt", QUESTION, "--name", "ships"),
@@ -63,8 +65,8 @@ def test_everything_can_be_fetched(home: Home, trained: Any, tmp_path: Path) -> 
     assert any("val_loss" in row for row in rows)
 
 
-def test_the_adapter_changes_the_answer(home: Home, trained: Any, smollm2: str) -> None:
-    base = ("infer", "--model", smollm2, "--prompt", QUESTION, "--max-tokens", "16", "--follow")
+def test_the_adapter_changes_the_answer(home: Home, trained: Any, model: str) -> None:
+    base = ("infer", "--model", model, "--prompt", QUESTION, "--max-tokens", "16", "--follow")
     without = home.run(*base, "--raw").stdout
     tuned = home.run(*base, "--raw", "--adapter", f"job:{trained['id']}").stdout
     assert "SELECT" not in without
@@ -72,18 +74,18 @@ def test_the_adapter_changes_the_answer(home: Home, trained: Any, smollm2: str) 
     assert "FROM" in tuned
 
 
-def test_a_second_inference_loads_nothing(home: Home, smollm2: str) -> None:
-    words = ("infer", "--model", smollm2, "--prompt", "Say hi.", "--max-tokens", "2")
+def test_a_second_inference_loads_nothing(home: Home, model: str) -> None:
+    words = ("infer", "--model", model, "--prompt", "Say hi.", "--max-tokens", "2")
     home.wait(home.submit(*words))
     second = home.wait(home.submit(*words))
     assert second["state"] == "succeeded"
     assert second["metrics"]["load_seconds"] == 0
 
 
-def test_a_checkpoint_is_an_adapter(home: Home, trained: Any, smollm2: str) -> None:
+def test_a_checkpoint_is_an_adapter(home: Home, trained: Any, model: str) -> None:
     job = home.wait(
         home.submit(
-            *("infer", "--model", smollm2, "--adapter", f"job:{trained['id']}@6"),
+            *("infer", "--model", model, "--adapter", f"job:{trained['id']}@6"),
             *("--prompt", QUESTION, "--raw", "--max-tokens", "8"),
         )
     )

@@ -272,7 +272,7 @@ def test_a_closed_job_gives_the_model_back(
         del running
     assert free_unused() == before
     cache.clear()
-    assert cache.names() == []
+    assert cache.paths() == []
 
 
 def test_two_jobs_taking_turns_answer_as_they_do_alone(

@@ -115,7 +115,7 @@ def _run(link: Link, inbox: Inbox, pulse: Pulse, lock: GpuLock) -> None:
     """Import MLX and run jobs until told to quit."""
     from workers import memory
 
-    budget = memory.configure()
+    budget = memory.configure(memory.Limits.named_by(os.environ))
     link.send(Ready(device=memory.device_name(), versions=_versions()))
     # The rest of the imports takes seconds; they pass while the worker claims the first job.
     from workers.engine.loop import Loop, Terminate
@@ -136,8 +136,9 @@ def _look(models: ModelCache, lock: GpuLock) -> Alive:
     from workers import memory
 
     lock.keep()
-    names = tuple(str(model["name"]) for model in models.names())
-    return Alive(memory=memory.memory_use().to_dict(), models=names)
+    return Alive(
+        memory=memory.memory_use().to_dict(), models=tuple(str(path) for path in models.paths())
+    )
 
 
 def _versions() -> Mapping[str, str]:

@@ -10,7 +10,8 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from mlx import nn
+from workers.language.generate import Options, generate
+from workers.language.load import LanguageModel
 
 MAX_TOKENS = 64
 
@@ -25,19 +26,16 @@ def prompt_tokens(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
 
 
 def sample(
-    model: nn.Module, tokenizer: Any, prompt: list[int], *, max_tokens: int = MAX_TOKENS
+    language: LanguageModel, prompt: list[int], *, max_tokens: int = MAX_TOKENS
 ) -> Generator[None, None, str]:
     """Return the greedy continuation of ``prompt``; yields after each token, for safe points."""
-    from mlx_lm.generate import stream_generate
-
     text = ""
-    model.eval()
+    language.model.eval()
     try:
-        answers = stream_generate(model, tokenizer, prompt, max_tokens=max_tokens)
-        with closing(answers):
-            for answer in answers:
-                text += answer.text
+        with closing(generate(language, prompt, Options(max_tokens=max_tokens), seed=0)) as pieces:
+            for piece in pieces:
+                text += piece
                 yield
     finally:
-        model.train()
+        language.model.train()
     return text
