@@ -54,10 +54,8 @@ async def repeat_job(request: Request, number: JobNumber, service: Services, per
 async def _queue(service: Service, draft: Draft, token: str | None) -> Json:
     if draft.job.needs_download:
         _remember(service, draft.job.model, token)
-    job = await service.write(partial(draft.write, now=service.clock()))
-    if job.state == JobState.QUEUED:
-        service.announcer.announce((job.id, job.dispatch))
-    elif draft.job.needs_download:
+    job = await service.write_job(partial(draft.write, now=service.clock()))
+    if draft.job.needs_download:
         service.downloads.look()
     return _changed(job, HTTPStatus.CREATED)
 
@@ -241,7 +239,4 @@ async def _act(service: Service, number: int, person: Person, act: Act) -> Json:
         job = act(session, number, actor=person.name, now=service.clock())
         return Submitted(id=job.id, state=job.state, reason=job.reason, dispatch=job.dispatch)
 
-    job = await service.write(change)
-    if job.state == JobState.QUEUED:
-        service.announcer.announce((job.id, job.dispatch))
-    return _changed(job)
+    return _changed(await service.write_job(change))

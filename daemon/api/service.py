@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar, cast
 
@@ -20,12 +21,13 @@ from daemon.api.watch import JobWatch
 from daemon.config import Config
 from daemon.errors import NotFoundError
 from daemon.filestore import FileStore
+from daemon.ledger.states import JobState
 from daemon.ledger.store import Ledger
 from daemon.ledger.writer import Writer
 from daemon.locate import Paths
 from daemon.models import ModelRoots
 from daemon.references import MAX_NUMBER
-from daemon.submission import Desk
+from daemon.submission import Desk, Submitted
 
 T = TypeVar("T")
 
@@ -79,6 +81,18 @@ class Service:
     async def write(self, change: Callable[[Session], T]) -> T:
         """Run ``change`` in the writer and return its result after the commit."""
         return await asyncio.wrap_future(self.writer.submit(change))
+
+    async def write_job(self, change: Callable[[Session], Submitted]) -> Submitted:
+        """Run ``change``; tell Redis in the moment of the commit if it has queued the job."""
+        future = self.writer.submit(change)
+        future.add_done_callback(self._announce)
+        return await asyncio.wrap_future(future)
+
+    def _announce(self, future: Future[Submitted]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            job = future.result()
+            if job.state == JobState.QUEUED:
+                self.announcer.announce((job.id, job.dispatch))
 
     def read(self, question: Callable[[Session], T]) -> T:
         """Return the answer of one consistent state of the ledger."""

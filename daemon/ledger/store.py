@@ -7,7 +7,9 @@ reads first and then wants to write can fail at once with "database is locked".
 
 from __future__ import annotations
 
+import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,9 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from daemon import defaults
+
+# Seconds between two tries to take the write lock; a transaction holds it for a few milliseconds.
+_RETRY_EVERY = 0.0005
 
 
 def _prepare(connection: Any, *, read_only: bool) -> None:
@@ -28,10 +33,29 @@ def _prepare(connection: Any, *, read_only: bool) -> None:
     if sys.platform == "darwin":
         cursor.execute("PRAGMA fullfsync = 1")
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {defaults.BUSY_TIMEOUT_MS}")
+    cursor.execute(f"PRAGMA busy_timeout = {defaults.BUSY_TIMEOUT_MS if read_only else 0}")
     if read_only:
         cursor.execute("PRAGMA query_only = 1")
     cursor.close()
+
+
+def _begin_writing(connection: Any) -> None:
+    """Take the write lock, trying again often: SQLite's own wait sleeps up to 100 ms at a time.
+
+    Nothing after this in the transaction can find the ledger locked.
+    """
+    raw = connection.connection.dbapi_connection
+    deadline = time.monotonic() + defaults.BUSY_TIMEOUT_MS / 1000
+    while time.monotonic() < deadline:
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(_RETRY_EVERY)
+        else:
+            return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def make_engine(path: Path, *, read_only: bool) -> Engine:
@@ -44,7 +68,10 @@ def make_engine(path: Path, *, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        if read_only:
+            connection.exec_driver_sql("BEGIN")
+        else:
+            _begin_writing(connection)
 
     return engine
 

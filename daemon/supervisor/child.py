@@ -7,6 +7,7 @@ too early unless the daemon has asked for it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 # Bytes of a child's output file after which it is set aside at the next start.
 _MAX_OUTPUT = 8 * 2**20
 _LOOK_EVERY = 0.05
+
+# Seconds that the system may take to clear away a process that has ended.
+_EXIT_TAKES = 1.0
 
 Clock = Callable[[], float]
 
@@ -62,6 +66,7 @@ class Child:
         self._reap()
         record = self._recorded()
         if record is None and self._known is not None:
+            self._await_exit()
             self._note_end()
         elif record is not None and record != self._known:
             note(log, "adopted", child=self._plan.name, pid=record.pid)
@@ -123,6 +128,13 @@ class Child:
             status = self._process.returncode
             note(log, "exited", self._level, child=self._plan.name, status=status)
             self._process = None
+
+    def _await_exit(self) -> None:
+        """Wait for the last threads of a child of our own whose first one has ended."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_TAKES)
+            self._reap()
 
     def _note_end(self) -> None:
         self.backoff.end(self._clock())

@@ -46,6 +46,11 @@ class Housekeeping:
         """Look at every waiting job once, whatever an earlier daemon has left undone."""
         self.writer.write(partial(jobs.settle_waiting, now=self.clock()))
 
+    def close(self) -> None:
+        """Close the connection to Redis."""
+        if self._connection is not None:
+            self._connection.close()
+
     def hurry(self) -> None:
         """Look at the queue at the next tick, and at every entry: Redis has just come up."""
         self._next_look = 0.0

@@ -119,6 +119,7 @@ class Supervisor:
         self._leave = True
         self.wake()
         self._thread.join()
+        self._duties.close()
         self._worker.let_go()
         if self._redis is not None:
             self._redis.child.let_go()

@@ -336,3 +336,31 @@ def test_a_model_that_cannot_be_fetched_fails_its_jobs_with_the_reason(studio: S
     assert "nobody/nothing" in ending["error"]["message"]
     assert ending["error"]["remedy"]
     assert list(studio.paths.models.iterdir()) == []
+
+
+def test_an_idle_worker_of_another_version_is_replaced(studio: Studio) -> None:
+    studio.until(studio.is_warm)
+    before = studio.pid("worker")
+    record = studio.paths.locks / "worker.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"version": "0.0.1"}))
+
+    studio.until(lambda: studio.pid("worker") != before)
+
+    assert not psutil.pid_exists(before)
+
+
+def test_a_configured_redis_is_used_and_left_alone(studio: Studio, redis_server: Any) -> None:
+    assert studio.stop() == []
+    studio.paths.config.write_text(f'redis_url = "{redis_server.url}"\n')
+    studio.start()
+    with studio.client() as client:
+        assert client.wait(client.submit("noop", {})["id"], PATIENCE)["state"] == "succeeded"
+        assert client.status()["redis"]["managed"] is False
+
+    assert studio.stop() == []
+
+    assert psutil.pid_exists(redis_server.pid)
+    assert (
+        not (studio.paths.locks / "redis.json").exists() or not studio.paths.redis_socket.exists()
+    )
+    studio.paths.config.unlink()

@@ -220,3 +220,18 @@ def test_an_artifact_that_became_a_link_is_not_followed(
     path.symlink_to(stage.ledger.path)
 
     assert peer.ask("GET", "/jobs/1/artifacts/samples/a%20b.txt").status == 404
+
+
+def test_a_bad_row_is_refused_with_its_file_and_line(stage: Any, peer: Any) -> None:
+    content = b'{"text": "good"}\n{"text": 3}\n{"text": "good"}\n'
+    digest = digest_of(content)
+    peer.ask("PUT", f"/blobs/{digest}", content)
+    (stage.paths.models / "m.safetensors").touch()
+    spec = {"model": "m", "data": {"rows": {"name": "mine.jsonl", "sha256": digest}}}
+
+    answer = peer.ask("POST", "/jobs", {"kind": "train", "spec": spec})
+
+    assert answer.status == 422
+    assert answer.error["field"] == "data.rows"
+    assert "mine.jsonl:2" in answer.error["message"]
+    assert peer.ask("GET", "/jobs").json["total"] == 0

@@ -1,0 +1,119 @@
+"""The regular duties, with a real Redis server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import defaults
+from daemon.filestore import FileStore
+from daemon.ledger import jobs
+from daemon.ledger.jobs import NewJob
+from daemon.ledger.migrate import open_ledger
+from daemon.ledger.store import Ledger
+from daemon.ledger.uploads import add_upload
+from daemon.ledger.users import ensure_user
+from daemon.ledger.writer import Writer
+from daemon.supervisor.housekeeping import PRUNE_EVERY, Housekeeping
+
+NOW = 1_000_000.0
+KEPT, USED, OLD = "a" * 64, "b" * 64, "c" * 64
+
+
+@dataclass
+class Clock:
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Home:
+    ledger: Ledger
+    duties: Housekeeping
+    clock: Clock
+    announced: list[tuple[int, int]]
+    store: FileStore
+
+    def submit(self, **options: Any) -> int:
+        with self.ledger.writing() as session:
+            user = ensure_user(session, uid=501, name="ann", now=NOW)
+            new = NewJob(user_id=user.id, kind="noop", spec={}, **options)
+            return jobs.submit(session, new, actor="ann", now=NOW).id
+
+
+@pytest.fixture
+def home(tmp_path: Path, redis_server: Any) -> Iterator[Home]:
+    ledger = open_ledger(tmp_path / "ledger.db")
+    writer = Writer(ledger, pause=0.0)
+    clock, announced = Clock(), list[tuple[int, int]]()
+    store = FileStore(tmp_path)
+    duties = Housekeeping(
+        ledger=ledger,
+        writer=writer,
+        store=store,
+        url=redis_server.url,
+        ledger_id="0123abcd",
+        announce=lambda *found: announced.extend(found),
+        clock=clock,
+    )
+    yield Home(ledger=ledger, duties=duties, clock=clock, announced=announced, store=store)
+    duties.close()
+    writer.close()
+    ledger.close()
+
+
+def listed(redis_server: Any) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(redis_server.socket))
+        connection.sendall(b"LRANGE rq:queue:studioq 0 -1\r\n")
+        return connection.recv(4096)
+
+
+def test_a_job_whose_time_has_come_is_queued_and_announced(home: Home) -> None:
+    number = home.submit(begin_at=NOW + 10)
+    home.duties.tick(0.0)
+    assert home.announced == []
+
+    home.clock.now += 11
+    home.duties.tick(1.0)
+
+    assert home.announced == [(number, 1)]
+
+
+def test_redis_is_made_to_agree_with_the_ledger(home: Home, redis_server: Any) -> None:
+    home.submit()
+
+    home.duties.tick(0.0)
+
+    assert b"0123abcd-1-1" in listed(redis_server)
+
+
+def test_a_look_that_finds_nothing_writes_nothing(home: Home) -> None:
+    home.duties.tick(0.0)
+    before = home.ledger.path.with_name("ledger.db-wal").stat().st_size
+
+    for second in range(1, 20):
+        home.duties.tick(float(second))
+
+    assert home.ledger.path.with_name("ledger.db-wal").stat().st_size == before
+
+
+def test_what_no_job_needs_is_deleted_after_its_time(home: Home) -> None:
+    home.submit(inputs={"rows": ("r.jsonl", USED)})
+    with home.ledger.writing() as session:
+        expired = NOW - defaults.UPLOAD_KEPT - 1
+        for sha256, at in ((KEPT, NOW), (USED, expired), (OLD, expired)):
+            add_upload(session, user_id=1, sha256=sha256, size=1, now=at)
+            home.store.path(sha256).parent.mkdir()
+            home.store.path(sha256).touch()
+
+    home.duties.tick(PRUNE_EVERY)
+
+    assert [home.store.path(sha256).exists() for sha256 in (KEPT, USED, OLD)] == [True, True, False]
