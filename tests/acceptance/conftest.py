@@ -89,8 +89,13 @@ class Home:
 
     def pid(self, part: str) -> int:
         """Return the process id of daemon, redis, worker or engine."""
-        status = self.status()
-        return int(status["pid"] if part == "daemon" else status[part]["pid"])
+
+        def named() -> int | None:
+            status = self.status()
+            pid: int | None = status["pid"] if part == "daemon" else status[part]["pid"]
+            return pid
+
+        return int(self.until(named))
 
     def kill(self, *parts: str) -> None:
         """End these parts of this home with SIGKILL and see them gone."""
@@ -98,6 +103,14 @@ class Home:
         for victim in victims:
             victim.send_signal(signal.SIGKILL)
         psutil.wait_procs(victims, timeout=10)
+
+
+def lives(pid: int) -> bool:
+    """Say whether a process is there; one that only waits for its parent to look is not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def make_home(folder: Path) -> Home:
@@ -124,7 +137,7 @@ def home() -> Iterator[Home]:
     yield made
     parts = [made.pid(part) for part in ("daemon", "worker", "engine", "redis")]
     made.run("daemon", "stop")
-    assert [pid for pid in parts if psutil.pid_exists(pid)] == [], "stop left something running"
+    assert [pid for pid in parts if lives(pid)] == [], "stop left something running"
     shutil.rmtree(folder)
 
 
