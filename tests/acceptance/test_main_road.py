@@ -60,7 +60,8 @@ def test_everything_can_be_fetched(home: Home, trained: Any, tmp_path: Path) -> 
     assert {"adapters.safetensors", "adapter_config.json", "loss.png", "metrics.jsonl"} <= names
     with Image.open(next(tmp_path.rglob("loss.png"))) as picture:
         assert min(picture.size) > 400
-    rows = [json.loads(line) for line in next(tmp_path.rglob("metrics.jsonl")).open()]
+    metrics = next(tmp_path.rglob("metrics.jsonl"))
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert any("train_loss" in row for row in rows)
     assert any("val_loss" in row for row in rows)
 
