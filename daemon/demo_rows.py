@@ -127,7 +127,7 @@ QUESTION = (
 
 # Options of the demo's jobs; model, data, prompt and adapter are added to them.
 TRAINING: dict[str, Any] = {
-    "iters": 24,
+    "iters": 20,
     "batch_size": 4,
     "learning_rate": 5e-4,
     "num_layers": 8,
@@ -135,9 +135,9 @@ TRAINING: dict[str, Any] = {
     "scale": 10.0,
     "mask_prompt": True,
     "steps_per_report": 4,
-    "steps_per_eval": 12,
+    "steps_per_eval": 20,
     "val_batches": -1,
-    "save_every": 12,
+    "save_every": 10,
     "seed": 7,
 }
 INFERENCE: dict[str, Any] = {"max_tokens": 40, "seed": 7}
