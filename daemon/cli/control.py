@@ -55,9 +55,24 @@ def stop() -> None:
         client.status()
     except DaemonAwayError:
         narrate(f"no daemon runs at {client.address.socket}")
-        return
+        if not _start_for_orphans():
+            return
     _end(client, worker=True, drain=False)
     narrate("stopped")
+
+
+def _start_for_orphans() -> bool:
+    """Start a daemon if an earlier one died and left processes behind; it can end them in order."""
+    from daemon.autostart import start_daemon
+    from daemon.supervisor.records import read_record
+
+    paths = _own_paths()
+    found = [read_record(paths.locks / f"{part}.json") for part in ("worker", "redis")]
+    orphans = [str(record.pid) for record in found if record is not None and record.lives()]
+    if orphans:
+        narrate(f"what it had started still runs (pid {', '.join(orphans)}); ending that")
+        start_daemon(paths, say=narrate)
+    return bool(orphans)
 
 
 @daemon.command(

@@ -443,3 +443,16 @@ def test_a_daemon_that_cannot_start_says_why() -> None:
     assert done.returncode == 3
     assert "there is no key 'model_budgets'" in done.stderr
     shutil.rmtree(alone.folder)
+
+
+def test_stop_also_ends_what_a_killed_daemon_has_left() -> None:
+    alone = make_home()
+    assert alone.run("daemon", "start").returncode == 0
+    parts = alone.pids()
+    (daemon,) = [pid for pid in parts if pid == alone.json("status")["pid"]]
+    os.kill(daemon, signal.SIGKILL)
+    stopped = alone.run("daemon", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "still runs" in stopped.stderr
+    assert [pid for pid, started in parts.items() if started and is_alive(pid, started)] == []
+    shutil.rmtree(alone.folder)
