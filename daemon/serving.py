@@ -30,6 +30,7 @@ from daemon.ledger.writer import Writer
 from daemon.locate import Paths
 from daemon.logs import note
 from daemon.models import ModelRoots
+from daemon.responsive import be_responsive
 from daemon.submission import Desk
 from daemon.supervisor.announcer import Announcer
 from daemon.supervisor.housekeeping import Housekeeping
@@ -69,6 +70,7 @@ async def serve(home: Home, listener: socket.socket) -> None:
         app = create_app(_service(home, parts, watch))
         server = ApiServer(app, ending=ending, release=watch.close)
         _listen_to_signals(loop, parts.supervisor, ending)
+        be_responsive()
         after = round((home.clock() - home.started_at) * 1000)
         note(log, "ready", socket=home.paths.socket, after_ms=after)
         await server.serve(sockets=[listener])

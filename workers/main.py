@@ -23,6 +23,7 @@ from daemon.locate import Paths, machine_lock_folder
 from daemon.logs import setup_logging
 from daemon.models import ModelRoots
 from daemon.queue.connection import COMMAND_TIMEOUT, connect
+from daemon.responsive import be_responsive
 from workers.engine.handle import EngineProcess
 from workers.keeper import EngineKeeper
 from workers.lock import WorkerLock
@@ -46,6 +47,7 @@ def main() -> int:
     except StudioqError as error:
         sys.stderr.write(f"studioq-worker: {error.message}\n")
         return error.exit_code
+    be_responsive()
     log.info("action=worker_started name=%s pid=%d", worker.name, os.getpid())
     worker.work()
     lock.release()

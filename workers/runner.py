@@ -97,7 +97,8 @@ class Runner:
             self.table.add(attempt)
             return
         self.table.add(attempt)
-        attempt.started = self.clock()
+        # The claim has just seen that nothing stands in the attempt's way.
+        attempt.started = self._looked_at = self.clock()
         if not self.keeper.ready:
             attempt.ending = never_began()
             return

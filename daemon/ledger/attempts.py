@@ -15,22 +15,13 @@ from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from daemon import defaults
 from daemon.errors import StaleAttemptError
 from daemon.ledger import jobs
+from daemon.ledger.outcomes import job_after
 from daemon.ledger.revision import next_revision, touch
-from daemon.ledger.states import AttemptState, JobState, Wish
+from daemon.ledger.states import ENDED, AttemptState, JobState, Wish
 from daemon.ledger.tables import Artifact, Attempt, Checkpoint, Job, Metric, User
 from daemon.ledger.users import charge
-
-_OUTCOMES = {
-    AttemptState.SUCCEEDED: JobState.SUCCEEDED,
-    AttemptState.FAILED: JobState.FAILED,
-    AttemptState.CANCELLED: JobState.CANCELLED,
-    AttemptState.TIMED_OUT: JobState.FAILED,
-    AttemptState.OUT_OF_MEMORY: JobState.FAILED,
-}
-_RETRIED = frozenset({AttemptState.FAILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +72,7 @@ class Ending:
 # The statements of the road that every job takes are built once (see daemon.ledger.revision).
 _JOBS = cast("Table", Job.__table__)
 _ATTEMPTS = cast("Table", Attempt.__table__)
+_USERS = cast("Table", User.__table__)
 _TAKE = (
     update(_JOBS)
     .where(_JOBS.c.id == bindparam("job"), _JOBS.c.state == JobState.QUEUED)
@@ -128,12 +120,49 @@ _WISHES = (
         _ATTEMPTS.c.state == AttemptState.RUNNING,
     )
 )
-_LIVE_PARTS = (
-    select(Attempt, Job, User)
-    .join(Job, Job.id == Attempt.job_id)
-    .join(User, User.id == Job.user_id)
-    .where(Attempt.id == bindparam("fence"))
-    .execution_options(populate_existing=True)
+_PROGRESS = (
+    update(_JOBS)
+    .where(
+        _JOBS.c.id
+        == select(_ATTEMPTS.c.job_id)
+        .where(_ATTEMPTS.c.id == bindparam("fence"), _ATTEMPTS.c.state == AttemptState.RUNNING)
+        .scalar_subquery()
+    )
+    .values(
+        progress_done=bindparam("done"),
+        progress_total=bindparam("total"),
+        eta_seconds=bindparam("eta"),
+        revision=bindparam("next_revision"),
+    )
+)
+_ENDING = (
+    select(
+        _ATTEMPTS.c.job_id,
+        _ATTEMPTS.c.worker,
+        _JOBS.c.user_id,
+        _JOBS.c.wish,
+        _JOBS.c.retries_left,
+        _JOBS.c.interruptions,
+        _JOBS.c.dispatch,
+        _JOBS.c.gpu_seconds,
+        _JOBS.c.peak_memory_bytes,
+        _USERS.c.gpu_seconds.label("used"),
+        _USERS.c.gpu_seconds_at.label("used_at"),
+    )
+    .join(_JOBS, _JOBS.c.id == _ATTEMPTS.c.job_id)
+    .join(_USERS, _USERS.c.id == _JOBS.c.user_id)
+    .where(_ATTEMPTS.c.id == bindparam("fence"), _ATTEMPTS.c.state == AttemptState.RUNNING)
+)
+_CLOSE = (
+    update(_ATTEMPTS)
+    .where(_ATTEMPTS.c.id == bindparam("fence"))
+    .values(
+        state=bindparam("end"),
+        ended_at=bindparam("now"),
+        reason=bindparam("why"),
+        gpu_seconds=bindparam("seconds"),
+        peak_memory_bytes=bindparam("peak"),
+    )
 )
 
 
@@ -217,25 +246,22 @@ def standing_wishes(session: Session, fences: Collection[int]) -> dict[int, Wish
 
 def _live(session: Session, fence: int) -> Attempt:
     """Return the attempt, if it is still the one that may write."""
-    return _live_parts(session, fence)[0]
-
-
-def _live_parts(session: Session, fence: int) -> tuple[Attempt, Job, User]:
-    """Return the attempt, its job and the job's user, if the attempt may still write."""
-    found = session.execute(_LIVE_PARTS, {"fence": fence}).first()
-    if found is None or found[0].state != AttemptState.RUNNING:
-        state = "unknown" if found is None else found[0].state
+    attempt = session.get(Attempt, fence, populate_existing=True)
+    if attempt is None or attempt.state != AttemptState.RUNNING:
+        state = "unknown" if attempt is None else attempt.state
         raise StaleAttemptError(f"attempt {fence} is {state}; it may write nothing more")
-    return found[0], found[1], found[2]
+    return attempt
 
 
 def report_progress(
     session: Session, fence: int, *, done: int, total: int, eta_seconds: float | None
 ) -> None:
     """Record how far the job is."""
-    job = session.get_one(Job, _live(session, fence).job_id)
-    job.progress_done, job.progress_total, job.eta_seconds = done, total, eta_seconds
-    touch(session, job)
+    revision = next_revision(session)
+    values = {"fence": fence, "done": done, "total": total, "eta": eta_seconds}
+    result = session.connection().execute(_PROGRESS, {**values, "next_revision": revision})
+    if result.rowcount == 0:
+        _live(session, fence)
 
 
 def report_metrics(
@@ -267,18 +293,20 @@ def add_checkpoint(
             job_id=attempt.job_id, attempt_id=fence, step=step, folder=folder, created_at=now
         )
     )
-    _add_files(session, attempt, files, now)
+    _add_files(session, attempt.job_id, fence, files, now)
     job = session.get_one(Job, attempt.job_id)
     job.interruptions = 0
     jobs.record(session, job, "checkpointed", actor=attempt.worker, now=now, step=step)
     touch(session, job)
 
 
-def _add_files(session: Session, attempt: Attempt, files: Sequence[File], now: float) -> None:
+def _add_files(
+    session: Session, job_id: int, fence: int, files: Sequence[File], now: float
+) -> None:
     session.add_all(
         Artifact(
-            job_id=attempt.job_id,
-            attempt_id=attempt.id,
+            job_id=job_id,
+            attempt_id=fence,
             name=file.name,
             kind=file.kind,
             step=file.step,
@@ -297,84 +325,44 @@ def set_resumed_step(session: Session, fence: int, step: int) -> None:
 
 def end(session: Session, fence: int, ending: Ending, *, now: float) -> JobState:
     """End the attempt, publish its files, decide the job's state and return it."""
-    attempt, job, user = _live_parts(session, fence)
-    attempt.state = ending.state
-    attempt.ended_at = now
-    attempt.reason = ending.reason
-    attempt.gpu_seconds = ending.gpu_seconds
-    attempt.peak_memory_bytes = ending.peak_memory_bytes
+    row: Any = session.connection().execute(_ENDING, {"fence": fence}).one_or_none()
+    if row is None:
+        raise StaleAttemptError(f"attempt {fence} has ended already; it may write nothing more")
+    _close(session, fence, ending, now)
     if ending.state == AttemptState.SUCCEEDED:
-        _add_files(session, attempt, ending.files, now)
-    _account(job, user, ending, now)
-    jobs.record(
-        session, job, f"attempt_{ending.state}", actor=attempt.worker, now=now, reason=ending.reason
-    )
-    _decide(session, job, ending, now=now)
-    return JobState(job.state)
+        _add_files(session, row.job_id, fence, ending.files, now)
+    after = job_after(row, ending, now=now)
+    values = {**after, **_account(row, ending), "revision": next_revision(session)}
+    session.connection().execute(update(_JOBS).where(_JOBS.c.id == row.job_id), values)
+    charge(session, row.user_id, (row.used, row.used_at), seconds=ending.gpu_seconds, now=now)
+    event, why = f"attempt_{ending.state}", ending.reason
+    jobs.record_event(session, row.job_id, event, actor=row.worker, now=now, reason=why)
+    state = JobState(after["state"])
+    if state in ENDED:
+        jobs.settle_dependents(session, row.job_id, now=now)
+    return state
 
 
-def _account(job: Job, user: User, ending: Ending, now: float) -> None:
-    job.gpu_seconds += ending.gpu_seconds
-    peaks = [peak for peak in (job.peak_memory_bytes, ending.peak_memory_bytes) if peak is not None]
-    job.peak_memory_bytes = max(peaks, default=None)
-    job.eta_seconds = None
-    if ending.progress is not None:
-        job.progress_done, job.progress_total = ending.progress
-    charge(user, seconds=ending.gpu_seconds, now=now)
-
-
-def _decide(session: Session, job: Job, ending: Ending, *, now: float) -> None:
-    """Give the job the state that follows from how its attempt ended."""
-    outcome = _OUTCOMES.get(ending.state)
-    if job.wish == Wish.CANCEL and outcome != JobState.SUCCEEDED:
-        _finish(session, job, JobState.CANCELLED, "cancelled while it ran", None, now=now)
-    elif ending.state in _RETRIED and job.retries_left > 0:
-        job.retries_left -= 1
-        jobs.enqueue_again(
-            session, job, now=now, reason=f"failed and is tried again: {ending.reason}"
-        )
-    elif outcome is not None:
-        reason = None if outcome == JobState.SUCCEEDED else ending.reason
-        _finish(session, job, outcome, reason, ending.error, now=now)
-    elif ending.state == AttemptState.INTERRUPTED:
-        _interrupt(session, job, ending, now=now)
-    else:
-        jobs.enqueue_again(session, job, now=now, reason=ending.reason)
-
-
-def _finish(
-    session: Session,
-    job: Job,
-    state: JobState,
-    reason: str | None,
-    error: Mapping[str, Any] | None,
-    *,
-    now: float,
-) -> None:
-    job.state = state
-    job.reason = reason
-    job.error = dict(error) if error is not None else None
-    job.wish = None
-    job.ended_at = now
-    touch(session, job)
-    jobs.settle_dependents(session, job, now=now)
-
-
-def _interrupt(session: Session, job: Job, ending: Ending, *, now: float) -> None:
-    """Queue the job again, unless it has now been interrupted too often without progress."""
-    job.interruptions += 1
-    if job.interruptions < defaults.MAX_INTERRUPTIONS:
-        reason = f"was interrupted and goes on: {ending.reason}"
-        jobs.enqueue_again(session, job, now=now, reason=reason)
-        return
-    message = (
-        f"the job was interrupted {job.interruptions} times in a row without a new checkpoint; "
-        f"the last time: {ending.reason}"
-    )
-    error = {
-        "code": "interrupted",
-        "message": message,
-        "field": None,
-        "remedy": f"see studioq logs {job.id}; studioq retry {job.id} tries again",
+def _close(session: Session, fence: int, ending: Ending, now: float) -> None:
+    values = {
+        "fence": fence,
+        "end": ending.state,
+        "now": now,
+        "why": ending.reason,
+        "seconds": ending.gpu_seconds,
+        "peak": ending.peak_memory_bytes,
     }
-    _finish(session, job, JobState.FAILED, message, error, now=now)
+    session.connection().execute(_CLOSE, values)
+
+
+def _account(row: Any, ending: Ending) -> dict[str, Any]:
+    """Return the columns of the job that add up over its attempts, and its last progress."""
+    peaks = [peak for peak in (row.peak_memory_bytes, ending.peak_memory_bytes) if peak is not None]
+    values = {
+        "gpu_seconds": row.gpu_seconds + ending.gpu_seconds,
+        "peak_memory_bytes": max(peaks, default=None),
+        "eta_seconds": None,
+    }
+    if ending.progress is not None:
+        values["progress_done"], values["progress_total"] = ending.progress
+    return values

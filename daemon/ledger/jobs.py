@@ -22,7 +22,7 @@ DAEMON = "daemon"
 
 _RECORD = insert(cast("Table", JobEvent.__table__))
 _DEPENDENTS = (
-    select(Job)
+    select(Job.id)
     .join(Dependency, Dependency.job_id == Job.id)
     .where(Dependency.needs_id == bindparam("needed"), Job.state == JobState.WAITING)
 )
@@ -125,7 +125,7 @@ def _settle(session: Session, job: Job, *, now: float) -> None:
             job.reason = obstacle.text
     touch(session, job)
     if job.state in ENDED:
-        settle_dependents(session, job, now=now)
+        settle_dependents(session, job.id, now=now)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,22 +214,11 @@ def _end_unstarted(session: Session, job: Job, obstacle: _Obstacle, *, now: floa
     record(session, job, str(obstacle.final), actor=DAEMON, now=now, reason=obstacle.text)
 
 
-def enqueue_again(session: Session, job: Job, *, now: float, reason: str | None = None) -> None:
-    """Queue a job whose attempt ended without an outcome; it keeps its place by number."""
-    job.wish = None
-    _enqueue(job, now=now)
-    job.reason = reason
-    touch(session, job)
-
-
-def settle_dependents(session: Session, job: Job, *, now: float) -> None:
-    """Look again at the jobs that wait for ``job``, which has just ended."""
-    for dependent in _waiting_on(session, job):
-        _settle(session, dependent, now=now)
-
-
-def _waiting_on(session: Session, job: Job) -> Sequence[Job]:
-    return session.scalars(_DEPENDENTS, {"needed": job.id}).all()
+def settle_dependents(session: Session, job_id: int, *, now: float) -> None:
+    """Look again at the jobs that wait for the job ``job_id``, which has just ended."""
+    waiting = session.connection().execute(_DEPENDENTS, {"needed": job_id}).scalars().all()
+    for number in waiting:
+        _settle(session, session.get_one(Job, number, populate_existing=True), now=now)
 
 
 def settle_waiting(session: Session, *, now: float) -> list[int]:
@@ -271,7 +260,7 @@ def cancel(session: Session, number: int, *, actor: str, now: float) -> Job:
         job.reason = f"cancelled by {actor}"
         job.ended_at = now
         touch(session, job)
-        settle_dependents(session, job, now=now)
+        settle_dependents(session, job.id, now=now)
     else:
         job.wish = Wish.CANCEL
         job.reason = f"is being cancelled by {actor}"

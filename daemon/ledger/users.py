@@ -7,14 +7,21 @@ T), the decay that Slurm's fair-share factor uses (PriorityDecayHalfLife in its 
 from __future__ import annotations
 
 import math
+from typing import cast
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from daemon import defaults
 from daemon.ledger.tables import User
 
 _BY_UID = select(User).where(User.uid == bindparam("uid"))
+_USERS = cast("Table", User.__table__)
+_CHARGE = (
+    update(_USERS)
+    .where(_USERS.c.id == bindparam("user"))
+    .values(gpu_seconds=bindparam("total"), gpu_seconds_at=bindparam("now"))
+)
 
 
 def ensure_user(session: Session, *, uid: int, name: str, now: float) -> User:
@@ -35,10 +42,12 @@ def decayed(seconds: float, since: float, now: float) -> float:
     return seconds * math.pow(0.5, halvings)
 
 
-def charge(user: User, *, seconds: float, now: float) -> None:
-    """Add ``seconds`` of GPU time to the user's account."""
-    user.gpu_seconds = decayed(user.gpu_seconds, user.gpu_seconds_at, now) + seconds
-    user.gpu_seconds_at = now
+def charge(
+    session: Session, user_id: int, account: tuple[float, float], *, seconds: float, now: float
+) -> None:
+    """Add ``seconds`` of GPU time to the user's account, which was (seconds, as of) before."""
+    total = decayed(*account, now) + seconds
+    session.connection().execute(_CHARGE, {"user": user_id, "total": total, "now": now})
 
 
 def usage_by_user(session: Session, now: float) -> dict[int, float]:
