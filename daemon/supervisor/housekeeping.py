@@ -56,15 +56,18 @@ class Housekeeping:
         self._next_look = 0.0
         self._thorough = True
 
-    def tick(self, now: float) -> None:
-        """Do what is due at ``now``, seconds of a clock that never goes back."""
+    def tick(self, now: float, *, redis_ready: bool) -> None:
+        """Do what is due at ``now``, seconds of a clock that never goes back.
+
+        Only the look at Redis waits for Redis.
+        """
         self._start_due_jobs()
-        if now >= self._next_look:
-            self._next_look = now + defaults.RECONCILE_EVERY
-            self._reconcile()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY
             self.writer.write(self._prune)
+        if redis_ready and now >= self._next_look:
+            self._next_look = now + defaults.RECONCILE_EVERY
+            self._reconcile()
 
     def _start_due_jobs(self) -> None:
         now = self.clock()

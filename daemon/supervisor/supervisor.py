@@ -157,8 +157,7 @@ class Supervisor:
             return False
         redis_ready = self._keep_redis()
         settled = self._keep_worker(redis_ready=redis_ready) and redis_ready
-        if redis_ready:
-            self._duties.tick(time.monotonic())
+        self._duties.tick(time.monotonic(), redis_ready=redis_ready)
         return not settled or self._shutdown is not None
 
     def _keep_redis(self) -> bool:

@@ -78,29 +78,44 @@ def listed(redis_server: Any) -> bytes:
 
 def test_a_job_whose_time_has_come_is_queued_and_announced(home: Home) -> None:
     number = home.submit(begin_at=NOW + 10)
-    home.duties.tick(0.0)
+    home.duties.tick(0.0, redis_ready=True)
     assert home.announced == []
 
     home.clock.now += 11
-    home.duties.tick(1.0)
+    home.duties.tick(1.0, redis_ready=True)
 
     assert home.announced == [(number, 1)]
+
+
+def test_only_the_look_at_redis_waits_for_redis(home: Home, redis_server: Any) -> None:
+    number = home.submit(begin_at=NOW + 10)
+    with home.ledger.writing() as session:
+        add_upload(session, user_id=1, sha256=OLD, size=1, now=NOW - defaults.UPLOAD_KEPT - 1)
+    home.store.path(OLD).parent.mkdir()
+    home.store.path(OLD).touch()
+    home.clock.now += 11
+
+    home.duties.tick(PRUNE_EVERY, redis_ready=False)
+
+    assert home.announced == [(number, 1)]
+    assert not home.store.path(OLD).exists()
+    assert listed(redis_server) == b"*0\r\n"
 
 
 def test_redis_is_made_to_agree_with_the_ledger(home: Home, redis_server: Any) -> None:
     home.submit()
 
-    home.duties.tick(0.0)
+    home.duties.tick(0.0, redis_ready=True)
 
     assert b"0123abcd-1-1" in listed(redis_server)
 
 
 def test_a_look_that_finds_nothing_writes_nothing(home: Home) -> None:
-    home.duties.tick(0.0)
+    home.duties.tick(0.0, redis_ready=True)
     before = home.ledger.path.with_name("ledger.db-wal").stat().st_size
 
     for second in range(1, 20):
-        home.duties.tick(float(second))
+        home.duties.tick(float(second), redis_ready=True)
 
     assert home.ledger.path.with_name("ledger.db-wal").stat().st_size == before
 
@@ -114,6 +129,6 @@ def test_what_no_job_needs_is_deleted_after_its_time(home: Home) -> None:
             home.store.path(sha256).parent.mkdir()
             home.store.path(sha256).touch()
 
-    home.duties.tick(PRUNE_EVERY)
+    home.duties.tick(PRUNE_EVERY, redis_ready=True)
 
     assert [home.store.path(sha256).exists() for sha256 in (KEPT, USED, OLD)] == [True, True, False]
