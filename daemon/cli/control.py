@@ -31,11 +31,11 @@ def daemon() -> None:
 
 
 @daemon.command("run", examples=("studioq daemon run",))
-def run() -> Any:
+def run() -> None:
     """Run the daemon in this terminal until ctrl-C."""
     from daemon.main import main
 
-    return main()
+    main([])  # this command's own words are not the daemon's
 
 
 @daemon.command("start", examples=("studioq daemon start",))

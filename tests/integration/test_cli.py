@@ -456,3 +456,18 @@ def test_stop_also_ends_what_a_killed_daemon_has_left() -> None:
     assert "still runs" in stopped.stderr
     assert [pid for pid, started in parts.items() if started and is_alive(pid, started)] == []
     shutil.rmtree(alone.folder)
+
+
+def test_a_daemon_in_the_foreground_ends_with_all_it_started_at_ctrl_c() -> None:
+    alone = make_home()
+    running = alone.begin("daemon", "run")
+    assert running.stderr is not None
+    assert any("action=ready" in line for line in running.stderr)
+    alone.data("noop", "--wait")
+    parts = alone.pids()
+    assert running.pid in parts
+    running.send_signal(signal.SIGINT)
+    _, narrated = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 0, narrated
+    assert [pid for pid, started in parts.items() if started and is_alive(pid, started)] == []
+    shutil.rmtree(alone.folder)
