@@ -19,28 +19,27 @@ from daemon.queue.queue import Queue, list_key
 log = logging.getLogger(__name__)
 
 
+# How many commands waking takes (see ``_wake``).
+_WAKING = 2
+
+
 def wake_key(ledger_id: str) -> str:
     """Return the list that the worker of this ledger sleeps on."""
     return f"{defaults.WAKE_KEY}:{ledger_id}"
 
 
 def push(connection: Redis, ledger_id: str, dispatches: Iterable[tuple[int, int]]) -> bool:
-    """List (job, dispatch) pairs as waiting and wake the worker; False if Redis is away.
+    """Wake the worker and list (job, dispatch) pairs as waiting; False if Redis is away.
 
     Idempotent by the job's hash: only who makes it adds the id to the list. If the process dies
-    in between, the reconciler adds it.
+    in between, the reconciler adds it. The worker is woken first: it asks the ledger, not the list,
+    and takes an id off the list when the job has ended.
     """
     wanted = _dispatches(ledger_id, dispatches)
     try:
-        fresh = _new_ones(connection, wanted)
-        with connection.pipeline() as pipe:
-            for dispatch in fresh:
-                pipe.hset(Job.key_for(dispatch.rq_id), mapping=_hash_of(connection, dispatch))
-            if fresh:
-                pipe.sadd(Queue.redis_queues_keys, list_key())
-                pipe.rpush(list_key(), *(dispatch.rq_id for dispatch in fresh))
-            _wake(pipe, ledger_id)
-            pipe.execute()
+        fresh = _wake_and_make(connection, ledger_id, wanted)
+        if fresh:
+            _list(connection, fresh)
     except RedisError as error:
         log.warning("action=push_failed jobs=%d error=%s", len(wanted), error)
         return False
@@ -88,13 +87,24 @@ def _dispatches(ledger_id: str, pairs: Iterable[tuple[int, int]]) -> list[Dispat
     return [Dispatch(ledger_id=ledger_id, job=job, dispatch=number) for job, number in pairs]
 
 
-def _new_ones(connection: Redis, wanted: Sequence[Dispatch]) -> list[Dispatch]:
-    """Make the hashes that are not there yet and return whose they are."""
+def _wake_and_make(connection: Redis, ledger_id: str, wanted: Sequence[Dispatch]) -> list[Dispatch]:
+    """Wake the worker, make the hashes that are not there yet and return whose they are."""
     with connection.pipeline(transaction=False) as pipe:
+        _wake(pipe, ledger_id)
         for dispatch in wanted:
             pipe.hsetnx(Job.key_for(dispatch.rq_id), "status", "queued")
-        made = pipe.execute()
+        made = pipe.execute()[_WAKING:]
     return [dispatch for dispatch, new in zip(wanted, made, strict=True) if new]
+
+
+def _list(connection: Redis, fresh: Sequence[Dispatch]) -> None:
+    """Complete the hashes of ``fresh`` and put their ids on the list."""
+    with connection.pipeline() as pipe:
+        for dispatch in fresh:
+            pipe.hset(Job.key_for(dispatch.rq_id), mapping=_hash_of(connection, dispatch))
+        pipe.sadd(Queue.redis_queues_keys, list_key())
+        pipe.rpush(list_key(), *(dispatch.rq_id for dispatch in fresh))
+        pipe.execute()
 
 
 def _hash_of(connection: Redis, dispatch: Dispatch) -> Mapping[Any, Any]:
