@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from daemon import __version__, defaults
+from daemon import __version__
 from daemon.errors import ExitCode, StudioqError
 from daemon.locate import Paths
 from daemon.logs import note, setup_logging
@@ -95,10 +95,10 @@ def _open_ledger(paths: Paths) -> Ledger:
     from daemon.ledger.migrate import needs_migration, open_ledger
 
     if paths.ledger.exists() and needs_migration(paths.ledger):
-        from daemon.supervisor.supervisor import worker_child
+        from daemon.supervisor.supervisor import WORKER_GRACE, worker_child
 
         worker = worker_child(paths)
         if worker.living() is not None:
             note(log, "worker_ended_for_migration")
-            worker.stop(grace=defaults.STOP_GRACE)
+            worker.stop(grace=WORKER_GRACE)
     return open_ledger(paths.ledger)

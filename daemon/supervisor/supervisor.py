@@ -37,6 +37,9 @@ BUSY_EVERY = 0.1
 WORKER_WAITS = 2.0
 REDIS_GRACE = 15.0
 
+# Seconds the worker has to end: its own time for a checkpoint, and then to kill what is deaf to it.
+WORKER_GRACE = defaults.STOP_GRACE + defaults.CANCEL_GRACE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shutdown:
@@ -185,7 +188,7 @@ class Supervisor:
         """End a worker of another version while it has nothing to do; the next look starts ours."""
         if not self._is_working():
             note(log, "worker_outdated", version=version, ours=__version__)
-            self._worker.stop(grace=defaults.STOP_GRACE)
+            self._worker.stop(grace=WORKER_GRACE)
 
     def _is_working(self) -> bool:
         with self._ledger.reading() as session:
@@ -208,7 +211,7 @@ class Supervisor:
         """End what shall end, the worker before Redis, and then the daemon."""
         try:
             if shutdown.worker:
-                self._worker.stop(grace=defaults.STOP_GRACE)
+                self._worker.stop(grace=WORKER_GRACE)
                 self._worker_pid = None
                 if self._redis is not None:
                     self._redis.child.stop(grace=REDIS_GRACE)

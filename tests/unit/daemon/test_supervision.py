@@ -21,7 +21,8 @@ from daemon.supervisor.records import (
     read_record,
     write_record,
 )
-from daemon.supervisor.supervisor import _public
+from daemon.supervisor.supervisor import WORKER_GRACE, _public
+from workers.runner import Graces
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 DEAF = [
@@ -153,6 +154,10 @@ def test_a_deaf_child_is_killed_after_the_grace(make_child: MakeChild, tmp_path:
     child.stop(grace=0.05)
 
     assert not record.lives()
+
+
+def test_the_worker_is_given_more_time_than_it_gives_its_engine() -> None:
+    assert Graces().stop < WORKER_GRACE
 
 
 def test_a_process_that_names_itself_is_adopted(make_child: MakeChild, tmp_path: Path) -> None:
