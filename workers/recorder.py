@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -147,25 +148,28 @@ class Recorder:
         buffer.log.clear()
         buffer.text.clear()
 
-    def _commit(self, attempts: Iterable[LiveAttempt]) -> None:
+    def _commit(self, attempts: Sequence[LiveAttempt]) -> None:
         """Write rows of several attempts in one transaction, each in a savepoint of its own."""
-        written: list[tuple[Buffer, int]] = []
         try:
-            with self._ledger.writing() as session:
-                for attempt in attempts:
-                    buffer = self._buffers[attempt.fence]
-                    count = self._savepoint(session, attempt, buffer)
-                    written.append((buffer, count))
+            written = self._write_all(attempts)
         except OperationalError as error:
             self._put_off(error, attempts)
             return
-        for buffer, count in written:
-            buffer.forget(count, self._clock())
+        for attempt, count in zip(attempts, written, strict=True):
+            self._buffers[attempt.fence].forget(count, self._clock())
 
-    def _savepoint(self, session: Session, attempt: LiveAttempt, buffer: Buffer) -> int:
-        """Write an attempt's rows; return how many checkpoints were among them."""
+    def _write_all(self, attempts: Sequence[LiveAttempt]) -> list[int]:
+        """Return for each attempt how many checkpoints were written; one needs no savepoint."""
+        if len(attempts) == 1:
+            return [self._guarded(self._ledger.writing(), attempts[0])]
+        with self._ledger.writing() as session:
+            return [self._guarded(_savepoint(session), attempt) for attempt in attempts]
+
+    def _guarded(self, scope: AbstractContextManager[Session], attempt: LiveAttempt) -> int:
+        """Write an attempt's rows in ``scope``, which its faults end and nothing else."""
+        buffer = self._buffers[attempt.fence]
         try:
-            with session.begin_nested():
+            with scope as session:
                 return self._write(session, attempt, buffer)
         except StaleAttemptError:
             attempt.give_reason(Cause.FENCED, self._clock())
@@ -220,7 +224,7 @@ class Recorder:
         try:
             with self._ledger.writing() as session:
                 if buffer.has_more_than_progress():
-                    self._savepoint(session, attempt, buffer)
+                    self._guarded(_savepoint(session), attempt)
                 if not attempt.fenced:
                     self._write_ending(session, attempt, buffer)
                     if follow is not None:
@@ -287,6 +291,12 @@ class Recorder:
 
     def _files(self, attempt: LiveAttempt) -> JobFiles:
         return JobFiles(self._paths, attempt.claim.job_id)
+
+
+@contextmanager
+def _savepoint(session: Session) -> Iterator[Session]:
+    with session.begin_nested():
+        yield session
 
 
 def _blame(attempt: LiveAttempt, error: StudioqError) -> None:
