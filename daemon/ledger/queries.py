@@ -11,15 +11,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Row, Select, Table, bindparam, case, func, select
+from sqlalchemy import Row, Select, Table, bindparam, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from daemon.access import Person
 from daemon.errors import NotFoundError
 from daemon.ledger import views
 from daemon.ledger.revision import current_revision
-from daemon.ledger.states import ENDED, JobState
-from daemon.ledger.tables import Job, User
+from daemon.ledger.states import ENDED, DownloadState, JobState
+from daemon.ledger.tables import Dependency, Download, Job, User
 from daemon.ledger.users import usage_by_user
 
 LINE = (
@@ -47,9 +47,23 @@ LINE = (
 _BUSY = (JobState.RUNNING, JobState.PAUSED)
 
 _JOBS = cast("Table", Job.__table__)
+_needed = _JOBS.alias("needed")
 _DUE = (
     select(_JOBS.c.id)
-    .where(_JOBS.c.state == JobState.WAITING, _JOBS.c.begin_at <= bindparam("now"))
+    .where(
+        _JOBS.c.state == JobState.WAITING,
+        _JOBS.c.begin_at <= bindparam("now"),
+        ~exists()
+        .where(Dependency.job_id == _JOBS.c.id, Dependency.needs_id == _needed.c.id)
+        .where(_needed.c.state.not_in(ENDED)),
+        or_(
+            _JOBS.c.needs_download.is_(False),
+            exists().where(
+                Download.model == _JOBS.c.model,
+                Download.state.in_((DownloadState.READY, DownloadState.FAILED)),
+            ),
+        ),
+    )
     .limit(1)
 )
 
@@ -216,7 +230,7 @@ def job_counts(session: Session) -> dict[str, int]:
 
 
 def has_due_jobs(session: Session, *, now: float) -> bool:
-    """Return whether the start time of a waiting job has come, so that it may have to be moved."""
+    """Return whether the start time of a waiting job has come, and nothing else keeps it."""
     return session.connection().execute(_DUE, {"now": now}).first() is not None
 
 

@@ -12,10 +12,13 @@ import pytest
 
 from daemon import defaults
 from daemon.filestore import FileStore
-from daemon.ledger import jobs
+from daemon.ledger import jobs, queries
+from daemon.ledger.downloads import request_download
 from daemon.ledger.jobs import NewJob
 from daemon.ledger.migrate import open_ledger
+from daemon.ledger.states import DownloadState
 from daemon.ledger.store import Ledger
+from daemon.ledger.tables import Download
 from daemon.ledger.uploads import add_upload
 from daemon.ledger.users import ensure_user
 from daemon.ledger.writer import Writer
@@ -118,6 +121,29 @@ def test_a_look_that_finds_nothing_writes_nothing(home: Home) -> None:
         home.duties.tick(float(second), redis_ready=True)
 
     assert home.ledger.path.with_name("ledger.db-wal").stat().st_size == before
+
+
+def test_a_late_job_that_waits_for_more_than_its_time_is_left_alone(home: Home) -> None:
+    first = home.submit(hold=True)
+    late = home.submit(begin_at=NOW + 10, after=(first,))
+    fetched = home.submit(begin_at=NOW + 10, model="org/name", needs_download=True)
+    home.clock.now += 11
+    wal = home.ledger.path.with_name("ledger.db-wal")
+    home.duties.tick(0.0, redis_ready=True)
+    before = wal.stat().st_size
+    with home.ledger.reading() as session:
+        assert not queries.has_due_jobs(session, now=home.clock.now)
+
+    home.duties.tick(1.0, redis_ready=True)
+
+    assert wal.stat().st_size == before
+    with home.ledger.writing() as session:
+        request_download(session, "org/name", now=NOW)
+        session.get_one(Download, "org/name").state = DownloadState.READY
+    home.duties.tick(2.0, redis_ready=True)
+    assert home.announced == [(fetched, 1)]
+    with home.ledger.reading() as session:
+        assert jobs.get_job(session, late).state == "waiting"
 
 
 def test_what_no_job_needs_is_deleted_after_its_time(home: Home) -> None:
