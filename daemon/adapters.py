@@ -1,8 +1,8 @@
 """Which adapter ``job:N`` or ``job:N@STEP`` names, and who may use it.
 
 The rule this module protects: an adapter is used only by its owner, by everyone once it is shared,
-and by admins; and a reference means a folder that is really there. Asked when a job is submitted
-and again by the worker when it starts.
+and by admins; and a reference means a folder that is really there. The right is asked once, when
+the job is submitted; the worker asks again only for the folder.
 """
 
 from __future__ import annotations
