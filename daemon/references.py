@@ -18,7 +18,7 @@ from daemon.ledger.jobs import get_job
 from daemon.ledger.states import ENDED, JobState
 from daemon.ledger.tables import Checkpoint, Job
 from daemon.locate import Paths
-from daemon.specs import Spec, parse_job_reference
+from daemon.specs import Spec, TrainSpec, parse_job_reference
 
 # The largest number that SQLite can hold, and so the largest that a job can have.
 MAX_NUMBER = 2**63 - 1
@@ -84,14 +84,29 @@ def _check_model(field: str, reference: str, job: Job, model: str | None) -> Non
 
 
 def _check_step(field: str, reference: str, job: Job, step: int | None) -> None:
-    """Refuse a step that a running or waiting job will never reach."""
-    iters = job.spec.get("iters")
-    if step is not None and isinstance(iters, int) and not 1 <= step <= iters:
-        raise SpecRefusedError(
-            f"{field} = {reference!r}: job {job.id} ends at step {iters}",
-            field=field,
-            remedy=f"name a step that it reaches, or the whole job: job:{job.id}",
-        )
+    """Refuse a step at which a running or waiting job will write no checkpoint."""
+    if step is None:
+        return
+    spec = TrainSpec.model_construct(**job.spec)
+    iters, every = spec.iters, spec.save_every
+    if not 1 <= step <= iters:
+        problem = f"ends at step {iters}"
+    elif step % every and step != iters:
+        problem = f"saves every {every} steps and at its end, step {iters}"
+    else:
+        return
+    raise SpecRefusedError(
+        f"{field} = {reference!r}: job {job.id} {problem}",
+        field=field,
+        remedy=f"{_near_steps(job.id, step, every, iters)}, or the whole job: job:{job.id}",
+    )
+
+
+def _near_steps(number: int, step: int, every: int, iters: int) -> str:
+    """Name the checkpoints to come that are next to ``step``."""
+    below = min(step, iters) // every * every
+    steps = sorted({below or iters, min(below + every, iters)})
+    return f"it will have {' and '.join(f'job:{number}@{near}' for near in steps)}"
 
 
 def check_needed(session: Session, numbers: Iterable[int]) -> None:

@@ -43,7 +43,11 @@ def train(ledger: Ledger, paths: Paths) -> Train:
     def _train(state: AttemptState | None = None, steps: tuple[int, ...] = (), **new: Any) -> int:
         with ledger.writing() as session:
             ensure_user(session, uid=501, name="ann", now=1.0)
-            values: dict[str, Any] = {"user_id": 1, "model": "m", "spec": {"iters": 100}} | new
+            values: dict[str, Any] = {
+                "user_id": 1,
+                "model": "m",
+                "spec": {"iters": 100, "save_every": 10},
+            } | new
             job = jobs.submit(session, NewJob(kind="train", **values), actor="ann", now=1.0)
             if state is None and not steps:
                 return job.id
@@ -108,6 +112,28 @@ def test_a_step_that_will_never_come_is_refused(ledger: Ledger, paths: Paths, tr
     train()
 
     assert "ends at step 100" in refused(ledger, paths, "job:1@101").message
+
+
+@pytest.mark.parametrize(
+    ("step", "offered"), [(15, "@10 and job:1@20"), (7, "@10"), (97, "@90 and job:1@95")]
+)
+def test_a_step_between_two_checkpoints_is_refused(
+    ledger: Ledger, paths: Paths, train: Train, step: int, offered: str
+) -> None:
+    train(spec={"iters": 95, "save_every": 10})
+
+    error = refused(ledger, paths, f"job:1@{step}")
+
+    assert f"job:1{offered}" in str(error.remedy)
+
+
+def test_a_checkpoint_at_an_odd_step_is_used_once_it_is_there(
+    ledger: Ledger, paths: Paths, train: Train
+) -> None:
+    train(spec={"iters": 95, "save_every": 10}, steps=(13,))
+
+    assert check(ledger, paths, "job:1@13") == []
+    assert check(ledger, paths, "job:1@95") == [1]
 
 
 @pytest.mark.parametrize("state", [AttemptState.FAILED, AttemptState.OUT_OF_MEMORY])
