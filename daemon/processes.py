@@ -12,6 +12,7 @@ import signal as signals
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # A double holds 53 bits exactly: 33 for clock ticks since boot (2.7 years at 100 Hz), 20 for the
 # boot.
@@ -98,10 +99,23 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _psutil_started(pid: int) -> float | None:
-    """Ask psutil; on macOS the kernel keeps the start as a date that later changes do not move."""
     import psutil
 
     try:
-        return float(psutil.Process(pid).create_time())
+        return steady_create_time(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return None
+
+
+def steady_create_time(process: Any) -> float:
+    """Return the start of a ``psutil.Process``, in seconds, as the kernel noted it.
+
+    macOS notes a date once and never moves it. psutil's public value adds how far the boot time
+    has moved since psutil was imported, so after a step of the clock two programs would see two
+    starts of one process. The unadjusted value is behind ``_proc`` (psutil 6 and 7); where that is
+    missing or takes no ``monotonic``, the public value must do.
+    """
+    try:
+        return float(process._proc.create_time(monotonic=True))
+    except (AttributeError, TypeError):
+        return float(process.create_time())

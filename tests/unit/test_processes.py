@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.processes import is_alive, kill_if_same, process_started
+from daemon.processes import is_alive, kill_if_same, process_started, steady_create_time
 
 
 @pytest.fixture
@@ -58,3 +58,46 @@ def test_a_dead_process_is_not_alive_before_it_is_reaped(child: subprocess.Popen
     assert process_started(child.pid) is None
     assert not is_alive(child.pid, token)
     assert not kill_if_same(child.pid, token)
+
+
+class Unadjusted:
+    """What psutil has for macOS: the kernel's date, moved by the clock's step unless told not to.
+
+    The step is 3600 s.
+    """
+
+    def create_time(self, monotonic: bool = False) -> float:
+        return 1000.25 if monotonic else 4600.25
+
+
+class Adjusted:
+    """What psutil has where it knows no other value."""
+
+    def create_time(self) -> float:
+        return 4600.25
+
+
+class Process:
+    """The public face of one of them, or of neither."""
+
+    def __init__(self, inner: Unadjusted | Adjusted | None) -> None:
+        if inner is not None:
+            self._proc = inner
+
+    def create_time(self) -> float:
+        return 4600.25
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"), [(Unadjusted(), 1000.25), (Adjusted(), 4600.25), (None, 4600.25)]
+)
+def test_the_start_that_no_clock_step_moves_is_preferred(
+    inner: Unadjusted | Adjusted | None, expected: float
+) -> None:
+    assert steady_create_time(Process(inner)) == expected
+
+
+def test_the_installed_psutil_has_a_start_that_is_equal_each_time() -> None:
+    psutil = pytest.importorskip("psutil")
+    first, second = (steady_create_time(psutil.Process(os.getpid())) for _ in range(2))
+    assert first == second > 0
