@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEWEST = "0.32.4"
+STUDIOQ_MLX = "0.32"
 STUDIOQ_PYTHON = (3, 11)
 WHEEL_PYTHON = (3, 15)
-MACOS_13_PYTHON = (3, 13)
+MACOS_13_MLX = "0.29.3"
 GLIBC = (2, 35)
 
 # pip before 20.3 knows neither macosx_11 and later nor manylinux_2_35; pip before 24.1 believes a
@@ -80,10 +81,11 @@ def _macos(machine: Machine) -> Finding:
     if machine.macos >= (14,):
         return ok("system", f"{found} (mlx up to {NEWEST} and perhaps newer)")
     if machine.macos >= (13,):
-        return warning(
+        return error(
             "system",
-            f"{found}: the newest mlx that runs on it is 0.29.3",
-            "upgrade to macOS 14 or later; until then pip takes mlx 0.29.3 and an old mlx-lm",
+            f"{found}: the newest mlx for it is {MACOS_13_MLX}, and studioq needs {STUDIOQ_MLX}, "
+            "which needs macOS 14",
+            "upgrade to macOS 14 or later",
         )
     return error("system", f"{found}: no mlx runs on it", "upgrade to macOS 14 or later")
 
@@ -104,23 +106,18 @@ def _linux(machine: Machine) -> Finding:
 def python(machine: Machine) -> Finding:
     """Judge this Python's version and kind."""
     found = f"{machine.implementation} {dotted(machine.python)}"
-    newest = MACOS_13_PYTHON if machine.macos[:1] == (13,) else WHEEL_PYTHON
     get = f"{GET_PYTHON.get(machine.system, 'install Python 3.12')}; then {NEW_ENVIRONMENT}"
     if machine.implementation != "CPython":
         return error("python", f"{found}: MLX's wheels are for CPython", get)
     if machine.python < STUDIOQ_PYTHON:
         return error("python", f"{found} is too old: studioq needs 3.11", get)
-    if machine.python[:2] > newest:
+    if machine.python[:2] > WHEEL_PYTHON:
         return error(
             "python",
-            f"{found} is too new: mlx {_last(machine)} has wheels up to Python {dotted(newest)}",
+            f"{found} is too new: mlx {NEWEST} has wheels up to Python {dotted(WHEEL_PYTHON)}",
             get,
         )
     return ok("python", found)
-
-
-def _last(machine: Machine) -> str:
-    return "0.29.3" if machine.macos[:1] == (13,) else NEWEST
 
 
 def pip(machine: Machine) -> Finding:
@@ -166,7 +163,7 @@ def wheel(machine: Machine) -> Iterator[Finding]:
             "mend that first; docs/doctor.md tells the whole story",
         )
     else:
-        yield ok("mlx wheel", f"mlx {_last(machine)} has one for this Python")
+        yield ok("mlx wheel", f"mlx {NEWEST} has one for this Python")
 
 
 def facts(machine: Machine) -> Iterator[Finding]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from daemon import checks
 from daemon.checks import Finding, machine, wheels
 from daemon.checks.machine import Machine, parse_version
 
 GIB = 2**30
+ROOT = Path(__file__).parents[3]
 MAC = Machine(
     system="Darwin",
     arch="arm64",
@@ -60,12 +62,7 @@ def test_a_good_machine_has_nothing_to_mend(subject: Machine) -> None:
         (replace(MAC, macos=(12, 7)), "system", "macOS 12.7: no mlx", "macOS 14"),
         (replace(MAC, python=(3, 9, 6)), "python", "3.9.6 is too old", "brew install"),
         (replace(MAC, python=(3, 16, 0)), "python", "up to Python 3.15", "python3.12 -m venv"),
-        (
-            replace(MAC, macos=(13, 6), python=(3, 14, 0)),
-            "python",
-            "mlx 0.29.3 has wheels up to Python 3.13",
-            "python3.12",
-        ),
+        (replace(MAC, macos=(13, 6)), "system", "macOS 13.6: the newest mlx", "macOS 14"),
         (replace(MAC, pip=(20, 2, 4)), "pip", "20.2.4 cannot read", "--upgrade pip"),
         (
             replace(MAC, python_macos=(10, 16), pip=(23, 2)),
@@ -93,11 +90,17 @@ def test_no_matching_distribution_is_explained(
     assert findings["mlx wheel"].found.endswith(culprit)
 
 
-def test_macos_13_is_told_its_newest_mlx() -> None:
-    findings = judged(replace(MAC, macos=(13, 6)))
-    assert findings["system"].status == "warning"
-    assert "0.29.3" in findings["system"].found
-    assert findings["mlx wheel"] == checks.ok("mlx wheel", "mlx 0.29.3 has one for this Python")
+def test_macos_13_is_told_that_its_newest_mlx_is_too_old() -> None:
+    finding = judged(replace(MAC, macos=(13, 6)))["system"]
+    assert finding.status == "error"
+    assert "0.29.3" in finding.found
+    assert "studioq needs 0.32" in finding.found
+    assert "needs macOS 14" in finding.found
+
+
+def test_the_mlx_that_the_doctor_names_is_the_one_that_the_package_requires() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"mlx>={wheels.STUDIOQ_MLX}; sys_platform == 'darwin'" in project["dependencies"]
 
 
 def test_missing_pip_is_no_obstacle_for_uv() -> None:
