@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from daemon.errors import JobError, StudioqError, TimeLimitError
 from daemon.ledger.attempts import Ending
 from daemon.ledger.states import AttemptState
+from daemon.specs import refusal
 from workers.attempts import Cause, LiveAttempt
 from workers.protocol import Over
 
@@ -52,6 +55,18 @@ def failed(error: StudioqError, seconds: float = 0.0) -> Ending:
         reason=error.message,
         error=error.to_dict(),
         gpu_seconds=seconds,
+    )
+
+
+def preparation_error(error: Exception) -> StudioqError:
+    """Return why a job cannot be prepared; a spec of an older studioq may no longer fit."""
+    if isinstance(error, StudioqError):
+        return error
+    if isinstance(error, ValidationError):
+        return refusal(error)
+    return JobError(
+        f"the job could not be prepared: {type(error).__name__}: {error}",
+        remedy="this was not foreseen; an admin finds the details in the worker's log",
     )
 
 

@@ -22,7 +22,7 @@ from daemon.ledger.store import Ledger
 from daemon.locate import Paths
 from daemon.models import ModelRoots
 from workers.attempts import AttemptTable, Cause, LiveAttempt
-from workers.endings import ending_of, ending_of_death, failed, never_began
+from workers.endings import ending_of, ending_of_death, failed, never_began, preparation_error
 from workers.keeper import EngineKeeper
 from workers.protocol import Ask, Happened, Over
 from workers.recorder import Follow, Recorder
@@ -92,8 +92,11 @@ class Runner:
         )
         try:
             resolved = self._resolve(attempt)
-        except StudioqError as error:
-            attempt.ending = failed(error)
+        except OperationalError:
+            # The ledger is busy, not the job at fault: the worker takes the claim up again.
+            raise
+        except Exception as error:  # noqa: BLE001 - or this job would stop the queue for everybody
+            attempt.ending = failed(self._unprepared(attempt, error))
             self.table.add(attempt)
             return
         self.table.add(attempt)
@@ -117,6 +120,14 @@ class Runner:
             self._model_names[str(Path(resolved.start.model).resolve())] = claim.model
         self.recorder.begin(attempt, resolved.step)
         return resolved
+
+    @staticmethod
+    def _unprepared(attempt: LiveAttempt, error: Exception) -> StudioqError:
+        """Return what the user reads; what nobody foresaw has its traceback in the log."""
+        known = preparation_error(error)
+        if known is not error:
+            log.error("action=job_unprepared job=%d", attempt.claim.job_id, exc_info=error)
+        return known
 
     def tick(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds for the engine, then do all that is due."""

@@ -13,11 +13,13 @@ from typing import Any
 from redis import Redis
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
+from sqlalchemy import update
 
 from daemon.errors import ExitCode
 from daemon.ledger import jobs
 from daemon.ledger.revision import set_draining
 from daemon.ledger.states import AttemptState, JobState
+from daemon.ledger.tables import Job as JobRow
 from daemon.queue.dispatch import wake_key
 from daemon.queue.job import Dispatch, Job
 from daemon.queue.queue import list_key
@@ -254,3 +256,24 @@ def test_a_worker_waits_for_the_gpu_of_another_home(home: Home) -> None:
         other.until_state(number, JobState.SUCCEEDED)
     finally:
         other.close()
+
+
+def test_a_job_that_cannot_be_prepared_stops_nobody(home: Home) -> None:
+    blocked = home.submit(announce=False, steps=1)
+    home.paths.job(blocked).write_bytes(b"not a folder")
+    outdated = home.submit(announce=False, steps=1)
+    with home.ledger.writing() as session:
+        changed = {"seed": 1, "steps": "many"}
+        session.execute(update(JobRow).where(JobRow.id == outdated).values(spec=changed))
+    behind = home.submit(steps=1)
+    home.start_worker()
+    home.until_state(behind, JobState.SUCCEEDED)
+    for number, code, word in (
+        (blocked, "job_failed", "prepared"),
+        (outdated, "spec_refused", "steps"),
+    ):
+        error = home.job(number).error
+        assert error is not None
+        assert (error["code"], word in error["message"]) == (code, True)
+        assert ends(home, number) == [AttemptState.FAILED]
+    assert "Traceback" in (home.paths.logs / "worker.log").read_text(encoding="utf-8")
