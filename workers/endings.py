@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daemon.errors import JobError, StudioqError, TimeLimitError
+from daemon.errors import JobError, OutOfMemoryError, StudioqError, TimeLimitError
 from daemon.ledger.attempts import Ending
 from daemon.ledger.states import AttemptState
 from daemon.specs import refusal
 from workers.attempts import Cause, LiveAttempt
+from workers.keeper import Death
 from workers.protocol import Over
 
 # What an attempt that obeyed, or whose engine had to be killed, ended as.
@@ -39,13 +40,27 @@ def ending_of(attempt: LiveAttempt, over: Over, seconds: float) -> Ending:
     return _ending(attempt, state, error, seconds, over.peak_memory_bytes)
 
 
-def ending_of_death(attempt: LiveAttempt, death: str, seconds: float) -> Ending:
-    """Return the ending of an attempt whose engine has died; ``death`` goes on "the engine"."""
+def ending_of_death(attempt: LiveAttempt, death: Death, seconds: float, *, alone: bool) -> Ending:
+    """Return the ending of an attempt whose engine has died.
+
+    ``alone`` says that no other attempt was in the engine; only then is it known whose memory was
+    too much.
+    """
+    if death.out_of_memory and alone and attempt.cause in {None, Cause.STOP}:
+        return _ending(attempt, AttemptState.OUT_OF_MEMORY, _no_memory(death), seconds, None)
     if attempt.cause is None:
         return Ending(
-            state=AttemptState.INTERRUPTED, reason=f"the engine {death}", gpu_seconds=seconds
+            state=AttemptState.INTERRUPTED, reason=f"the engine {death.how}", gpu_seconds=seconds
         )
     return _ending(attempt, _STATES[attempt.cause], None, seconds, None)
+
+
+def _no_memory(death: Death) -> Mapping[str, Any]:
+    error = OutOfMemoryError(
+        f"the job needed more memory than the device has: the engine {death.how}",
+        remedy="use a smaller batch, shorter sequences, or a smaller or quantised model",
+    )
+    return error.to_dict()
 
 
 def failed(error: StudioqError, seconds: float = 0.0) -> Ending:

@@ -22,6 +22,15 @@ log = logging.getLogger(__name__)
 # Seconds an engine has to be gone after it has closed its socket, or was asked to quit.
 _EXIT_GRACE = 5.0
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Death:
+    """How an engine ended: ``how`` is the rest of a sentence that begins with "the engine"."""
+
+    how: str
+    out_of_memory: bool = False
+
+
 Spawn = Callable[[], EngineProcess]
 
 
@@ -44,8 +53,7 @@ class _Backoff:
 class EngineKeeper:
     """The worker's one engine, whichever process that is at the moment.
 
-    ``death`` is how the last engine ended, as the rest of a sentence that begins with "the engine";
-    the runner takes it with ``take_death``.
+    The death of an engine is kept until the runner takes it with ``take_death``.
     """
 
     spawn: Spawn
@@ -60,8 +68,8 @@ class EngineKeeper:
     _ready: bool = False
     _spawned_at: float = 0.0
     _spawn_at: float = 0.0
-    _death: str | None = None
-    _last_death: str | None = None
+    _death: Death | None = None
+    _last_death: Death | None = None
     _backoff: _Backoff = field(default_factory=_Backoff)
 
     @property
@@ -105,7 +113,7 @@ class EngineKeeper:
         try:
             self._engine = self.spawn()
         except OSError as error:
-            self._note_end(f"could not be started: {error}", lived=0.0)
+            self._note_end(Death(how=f"could not be started: {error}"), lived=0.0)
             return False
         self._spawned_at = self.clock()
         log.info("action=engine_started pid=%d", self._engine.pid)
@@ -149,20 +157,20 @@ class EngineKeeper:
         if engine.wait(_EXIT_GRACE) is None:
             engine.kill()
             engine.wait(_EXIT_GRACE)
-        death = engine.describe_exit()
+        death = Death(how=engine.describe_exit(), out_of_memory=engine.ran_out_of_memory())
         engine.close()
         self._engine = None
         self._note_end(death, lived=self.clock() - self._spawned_at)
 
-    def _note_end(self, death: str, *, lived: float) -> None:
+    def _note_end(self, death: Death, *, lived: float) -> None:
         self._ready = False
         self._death = self._last_death = death
         self.device = self.waiting_for = None
         self.memory, self.models = {}, ()
         self._spawn_at = self.clock() + self._backoff.after(lived)
-        log.warning("action=engine_ended how=%s", death)
+        log.warning("action=engine_ended how=%s", death.how)
 
-    def take_death(self) -> str | None:
+    def take_death(self) -> Death | None:
         """Return how the engine ended, once for each engine that did."""
         death, self._death = self._death, None
         return death
@@ -207,4 +215,4 @@ class EngineKeeper:
     def _reason(self) -> str | None:
         if self.waiting_for is not None:
             return self.waiting_for
-        return None if self._last_death is None else f"the last engine {self._last_death}"
+        return None if self._last_death is None else f"the last engine {self._last_death.how}"

@@ -23,7 +23,7 @@ from daemon.locate import Paths
 from daemon.models import ModelRoots
 from workers.attempts import AttemptTable, Cause, LiveAttempt
 from workers.endings import ending_of, ending_of_death, failed, never_began, preparation_error
-from workers.keeper import EngineKeeper
+from workers.keeper import Death, EngineKeeper
 from workers.protocol import Ask, Happened, Over
 from workers.recorder import Follow, Recorder
 from workers.resolve import Resolved, resolve
@@ -159,10 +159,11 @@ class Runner:
         else:
             attempt.ending = ending_of(attempt, message, attempt.running_seconds(self.clock()))
 
-    def _engine_died(self, death: str) -> None:
-        for attempt in self.table.running():
+    def _engine_died(self, death: Death) -> None:
+        running = self.table.running()
+        for attempt in running:
             seconds = attempt.running_seconds(self.clock())
-            attempt.ending = ending_of_death(attempt, death, seconds)
+            attempt.ending = ending_of_death(attempt, death, seconds, alone=len(running) == 1)
 
     def _look(self) -> None:
         """Ask the ledger what users wish, and whether the attempts may still write."""

@@ -183,6 +183,32 @@ def test_a_job_that_kills_its_engine_again_and_again_fails(
     assert home.job(number).error["code"] == "interrupted"
 
 
+@pytest.mark.parametrize(
+    ("count", "attempt", "job"),
+    [
+        (1, AttemptState.OUT_OF_MEMORY, JobState.FAILED),
+        (2, AttemptState.INTERRUPTED, JobState.QUEUED),
+    ],
+)
+def test_an_abort_for_want_of_memory_fails_the_job_that_was_alone(
+    home: Home, make_runner: MakeRunner, count: int, attempt: AttemptState, job: JobState
+) -> None:
+    runner = make_runner()
+    numbers = [home.submit(steps=100_000, step_seconds=0.02) for _ in range(count)]
+    for number in numbers:
+        runner.start(claim(home, number))
+    with (home.paths.logs / "engine.log").open("a", encoding="utf-8") as log:
+        log.write("[METAL] Command buffer execution failed: Insufficient Memory (00000008)\n")
+    assert runner.keeper.pid is not None
+    os.kill(runner.keeper.pid, signal.SIGABRT)
+    run(home, runner)
+    assert {last_attempt(home, number).state for number in numbers} == {attempt}
+    assert {home.job(number).state for number in numbers} == {job}
+    if count == 1:
+        error = home.job(numbers[0]).error
+        assert (error["code"], bool(error["remedy"])) == ("out_of_memory", True)
+
+
 def test_a_claim_without_an_engine_goes_back_to_the_queue(
     home: Home, make_runner: MakeRunner
 ) -> None:

@@ -10,8 +10,11 @@ from daemon.errors import DiskFullError
 from daemon.ledger.states import AttemptState
 from workers.attempts import AttemptTable, Cause, LiveAttempt
 from workers.endings import ending_of, ending_of_death
+from workers.keeper import Death
 from workers.protocol import Over
 
+KILLED = Death(how="was killed")
+NO_MEMORY = Death(how="was ended by SIGABRT: the GPU had no memory left", out_of_memory=True)
 FULL = DiskFullError("the disk is full: log.txt")
 
 
@@ -65,7 +68,7 @@ def test_what_obeys_or_is_killed_ends_for_the_cause(
 ) -> None:
     attempt.give_reason(cause, 0.0)
     assert ending_of(attempt, over("cancelled"), 3.0).state is state
-    assert ending_of_death(attempt, "was killed", 3.0).state is state
+    assert ending_of_death(attempt, KILLED, 3.0, alone=True).state is state
 
 
 def test_a_job_that_is_done_first_has_succeeded(attempt: LiveAttempt) -> None:
@@ -79,7 +82,7 @@ def test_a_fault_of_the_worker_fails_the_job(attempt: LiveAttempt) -> None:
     for ending in (
         ending_of(attempt, over("cancelled"), 3.0),
         ending_of(attempt, over("succeeded"), 3.0),
-        ending_of_death(attempt, "was killed", 3.0),
+        ending_of_death(attempt, KILLED, 3.0, alone=True),
     ):
         assert ending.state is AttemptState.FAILED
         assert ending.error is not None
@@ -87,9 +90,29 @@ def test_a_fault_of_the_worker_fails_the_job(attempt: LiveAttempt) -> None:
 
 
 def test_an_unasked_death_interrupts(attempt: LiveAttempt) -> None:
-    ending = ending_of_death(attempt, "aborted (SIGABRT)", 3.0)
+    ending = ending_of_death(attempt, Death(how="aborted (SIGABRT)"), 3.0, alone=True)
     assert ending.state is AttemptState.INTERRUPTED
     assert ending.reason == "the engine aborted (SIGABRT)"
+
+
+@pytest.mark.parametrize("cause", [None, Cause.STOP])
+def test_an_engine_out_of_memory_is_the_end_of_its_only_job(
+    attempt: LiveAttempt, cause: Cause | None
+) -> None:
+    attempt.cause = cause
+    ending = ending_of_death(attempt, NO_MEMORY, 3.0, alone=True)
+    assert (ending.state, ending.gpu_seconds) == (AttemptState.OUT_OF_MEMORY, 3.0)
+    assert ending.error is not None
+    assert ending.error["code"] == "out_of_memory"
+    assert "smaller" in ending.error["remedy"]
+
+
+def test_out_of_memory_among_several_interrupts_and_a_cancel_stands(attempt: LiveAttempt) -> None:
+    shared = ending_of_death(attempt, NO_MEMORY, 3.0, alone=False)
+    assert shared.state is AttemptState.INTERRUPTED
+    attempt.cause = Cause.CANCEL
+    cancelled = ending_of_death(attempt, NO_MEMORY, 3.0, alone=True)
+    assert cancelled.state is AttemptState.CANCELLED
 
 
 def test_the_table_tells_running_from_ended(attempt: LiveAttempt) -> None:
