@@ -1,7 +1,8 @@
 """Keeps an engine running: starts it, listens to it, replaces it when it has died or hangs.
 
 The rule this module protects: an engine is believed dead only when its process is. Silence alone
-leads to SIGKILL, and what follows from a death is told once the process has gone.
+leads to SIGKILL, and what follows from a death is told once the process has gone and all that it
+had said has been heard.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from workers.protocol import Alive, Happened, Message, Over, Quit, Ready
 
 log = logging.getLogger(__name__)
 
-# Seconds an engine has to be gone after it has closed its socket, or was asked to quit.
+# Seconds an engine has to be gone after it has closed its socket, or was asked to quit; and the
+# most that is waited for the socket's end when the process has gone, for a child may hold it open.
 _EXIT_GRACE = 5.0
 
 
@@ -68,6 +70,7 @@ class EngineKeeper:
     _ready: bool = False
     _spawned_at: float = 0.0
     _spawn_at: float = 0.0
+    _gone_at: float | None = None
     _death: Death | None = None
     _last_death: Death | None = None
     _backoff: _Backoff = field(default_factory=_Backoff)
@@ -75,7 +78,7 @@ class EngineKeeper:
     @property
     def ready(self) -> bool:
         """Whether the engine holds the GPU lock and takes jobs."""
-        return self._ready
+        return self._ready and self._gone_at is None
 
     @property
     def pid(self) -> int | None:
@@ -149,8 +152,16 @@ class EngineKeeper:
         if self.clock() - engine.last_heard > self.silence and engine.returncode is None:
             log.error("action=engine_hangs pid=%d silent=%.0f", engine.pid, self.silence)
             engine.kill()
-        if engine.ended or engine.returncode is not None:
+        if engine.ended or self._is_long_gone(engine):
             self._bury(engine)
+
+    def _is_long_gone(self, engine: EngineProcess) -> bool:
+        """Say whether the process ended so long ago that its socket's end will not come."""
+        if engine.returncode is None:
+            return False
+        if self._gone_at is None:
+            self._gone_at = self.clock()
+        return self.clock() - self._gone_at >= _EXIT_GRACE
 
     def _bury(self, engine: EngineProcess) -> None:
         """Wait until the process has really gone, say how it ended, and plan the next."""
@@ -159,7 +170,7 @@ class EngineKeeper:
             engine.wait(_EXIT_GRACE)
         death = Death(how=engine.describe_exit(), out_of_memory=engine.ran_out_of_memory())
         engine.close()
-        self._engine = None
+        self._engine = self._gone_at = None
         self._note_end(death, lived=self.clock() - self._spawned_at)
 
     def _note_end(self, death: Death, *, lived: float) -> None:
