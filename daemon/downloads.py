@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ class Downloads:
     announce: Announce
     clock: Callable[[], float] = time.time
     _wishes: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue, init=False)
-    _tokens: dict[str, str] = field(default_factory=dict, init=False)
+    _tokens: dict[str, tuple[int, str]] = field(default_factory=dict, init=False)
     _helpers: dict[str, _Helper] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
@@ -70,11 +70,15 @@ class Downloads:
         self._thread.start()
         self.look()
 
-    def remember(self, model: str, token: str) -> None:
-        """Keep a person's token for the helper that will fetch ``model``."""
+    def remember(self, model: str, token: str, *, owner: int) -> None:
+        """Keep the token of the user ``owner`` (a uid) for the helper that will fetch ``model``.
+
+        Called in the writer. Another user's token for it stays, as long as a job waits.
+        """
         with self._lock:
-            if len(self._tokens) < MOST_TOKENS:
-                self._tokens[model] = token
+            kept = self._tokens.get(model)
+            if kept[0] == owner if kept is not None else len(self._tokens) < MOST_TOKENS:
+                self._tokens[model] = owner, token
 
     def look(self) -> None:
         """Look soon for what is to be fetched, and for what nobody waits for any more."""
@@ -94,6 +98,7 @@ class Downloads:
         while self._wishes.get():
             try:
                 self._cancel_unwanted()
+                self._forget_unwanted()
                 self._start_pending()
             except Exception:
                 log.exception("action=downloads_failed")
@@ -109,6 +114,21 @@ class Downloads:
                 helper.cancelled = True
                 _end(helper)
 
+    def _forget_unwanted(self) -> None:
+        """Forget tokens for which nothing waits. In the writer, as submissions bring them there."""
+        with self._lock:
+            kept = list(self._tokens)
+        with self.ledger.reading() as session:
+            unwanted = [model for model in kept if not waits_for_model(session, model)]
+        if unwanted:
+            self.writer.write(partial(self._forget, models=unwanted))
+
+    def _forget(self, session: Session, *, models: Iterable[str]) -> None:
+        for model in models:
+            if not waits_for_model(session, model):
+                with self._lock:
+                    self._tokens.pop(model, None)
+
     def _start_pending(self) -> None:
         with self.ledger.reading() as session:
             pending = [
@@ -120,9 +140,9 @@ class Downloads:
             with self._lock:
                 full = len(self._helpers) >= MOST_AT_ONCE
                 known = model in self._helpers
-                token = None if full or known else self._tokens.pop(model, None)
+                kept = None if full or known else self._tokens.pop(model, None)
             if not (full or known):
-                self._launch(model, token)
+                self._launch(model, kept[1] if kept is not None else None)
 
     def _launch(self, model: str, token: str | None) -> None:
         note(log, "download_started", model=model, with_token=token is not None)

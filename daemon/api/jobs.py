@@ -41,28 +41,37 @@ async def submit_job(request: Request, service: Services, person: Asker) -> Json
     """Check a submission, write it, and tell Redis."""
     body = await read_json(request)
     draft = await asyncio.to_thread(service.desk.check, person, body)
-    return await _queue(service, draft, request.headers.get(HUB_TOKEN))
+    return await _queue(service, draft, request)
 
 
 @router.post("/jobs/{number}/repeat")
 async def repeat_job(request: Request, number: JobNumber, service: Services, person: Asker) -> Json:
     """Queue the recorded spec of a job as a new one."""
     draft = await asyncio.to_thread(service.desk.check_repeat, person, number)
-    return await _queue(service, draft, request.headers.get(HUB_TOKEN))
+    return await _queue(service, draft, request)
 
 
-async def _queue(service: Service, draft: Draft, token: str | None) -> Json:
-    if draft.job.needs_download:
-        _remember(service, draft.job.model, token)
-    job = await service.write_job(partial(draft.write, now=service.clock()))
+async def _queue(service: Service, draft: Draft, request: Request) -> Json:
+    def change(session: Session) -> Submitted:
+        job = draft.write(session, now=service.clock())
+        if draft.job.needs_download:
+            _remember(service, request, draft.person, draft.job.model)
+        return job
+
+    job = await service.write_job(change)
     if draft.job.needs_download:
         service.downloads.look()
     return _changed(job, HTTPStatus.CREATED)
 
 
-def _remember(service: Service, model: str | None, token: str | None) -> None:
+def _remember(service: Service, request: Request, person: Person, model: str | None) -> None:
+    """Keep the token of a person whose job, just written, waits for ``model``.
+
+    In the writer: the download cannot begin before the commit, nor without the token after it.
+    """
+    token = request.headers.get(HUB_TOKEN)
     if model and token:
-        service.downloads.remember(model, token)
+        service.downloads.remember(model, token, owner=person.uid)
 
 
 def _changed(job: Submitted, status: HTTPStatus = HTTPStatus.OK) -> Json:
@@ -207,15 +216,16 @@ async def release_job(number: JobNumber, service: Services, person: Asker) -> Js
 @router.post("/jobs/{number}/retry")
 async def retry_job(request: Request, number: JobNumber, service: Services, person: Asker) -> Json:
     """Queue an ended job again."""
-    model = await asyncio.to_thread(service.read, partial(_model_of, number=number))
-    _remember(service, model, request.headers.get(HUB_TOKEN))
-    answer = await _act(service, number, person, jobs.retry)
+
+    def retry(session: Session, number: int, *, actor: str, now: float) -> Job:
+        job = jobs.retry(session, number, actor=actor, now=now)
+        if job.needs_download:
+            _remember(service, request, person, job.model)
+        return job
+
+    answer = await _act(service, number, person, retry)
     service.downloads.look()
     return answer
-
-
-def _model_of(session: Session, number: int) -> str | None:
-    return jobs.get_job(session, number).model
 
 
 @router.post("/jobs/{number}/priority")

@@ -42,8 +42,8 @@ class Announcer(Protocol):
 class Downloads(Protocol):
     """Fetches models while jobs wait for them."""
 
-    def remember(self, model: str, token: str) -> None:
-        """Keep a person's token for the download of ``model``."""
+    def remember(self, model: str, token: str, *, owner: int) -> None:
+        """Keep the token of the user ``owner`` (a uid) for the download of ``model``."""
 
     def look(self) -> None:
         """Look soon for what is to be fetched."""
