@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from daemon.client.transport import Transport
+from daemon.client.trust import admit
 from daemon.errors import DaemonAwayError
-from daemon.locate import Paths
+from daemon.locate import Address, Paths, Trust
 
 # Seconds a daemon has to answer (it may migrate a large ledger), and between two looks.
 START_TIMEOUT = 60.0
@@ -71,8 +73,13 @@ def start_daemon(
 
 
 def answers(socket: Path) -> bool:
-    """Return whether a daemon answers at ``socket``."""
-    transport = Transport(str(socket), timeout=5.0)
+    """Return whether this user's daemon answers at ``socket``.
+
+    Raises:
+        ConfigError: somebody else's does.
+    """
+    own = Address(socket=socket, autostart=True, trust=Trust.OWN)
+    transport = Transport(str(socket), timeout=5.0, admit=partial(admit, own))
     try:
         transport.json("GET", "/status")
     except DaemonAwayError:

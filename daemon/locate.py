@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from daemon import defaults
@@ -172,25 +173,55 @@ def _own_folder(folder: Path, mode: int) -> None:
     folder.chmod(mode)
 
 
+class Trust(Enum):
+    """Who may listen at an address; ``daemon.client.trust`` checks it."""
+
+    NAMED = "whoever listens at the socket that the user named"
+    SHARED = "the owner of the socket's folder"
+    OWN = "the user"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Which socket a client talks to, and whether it may start a daemon there."""
+    """Which socket a client talks to, whether it may start a daemon there, whom it believes."""
 
     socket: Path
     autostart: bool
+    trust: Trust
 
 
 def find_daemon(socket: str | None = None) -> Address:
-    """Return the daemon's address: flag, ``STUDIOQ_SOCKET``, /etc/studioq.toml, own home."""
+    """Return the daemon's address: flag, ``STUDIOQ_SOCKET``, /etc/studioq.toml, own home.
+
+    Raises:
+        ConfigError: a file that says it cannot be read, or says it wrongly.
+    """
     named = socket or os.environ.get("STUDIOQ_SOCKET")
     if named:
-        return Address(socket=Path(named), autostart=False)
+        return Address(socket=Path(named), autostart=False, trust=Trust.NAMED)
     system = Path(os.environ.get("STUDIOQ_SYSTEM_CONFIG", defaults.SYSTEM_CONFIG))
     if system.exists():
-        return Address(socket=Path(str(_toml(system)["socket"])), autostart=False)
+        return Address(socket=_shared_socket(system), autostart=False, trust=Trust.SHARED)
     paths = Paths.default()
     settings = _toml(paths.config) if paths.config.exists() else {}
-    return Address(socket=paths.socket, autostart=bool(settings.get("autostart", True)))
+    autostart = bool(settings.get("autostart", True))
+    return Address(socket=paths.socket, autostart=autostart, trust=Trust.OWN)
+
+
+def _shared_socket(system: Path) -> Path:
+    """Return the socket that the machine's pointer names."""
+    remedy = f'write in it: socket = "/path/of/studioq.sock"; or remove {system}'
+    settings = _toml(system)
+    if "socket" not in settings:
+        raise ConfigError(f"{system} has no key socket", field="socket", remedy=remedy)
+    named = settings["socket"]
+    if not isinstance(named, str) or not Path(named).is_absolute():
+        raise ConfigError(
+            f"{system}: socket = {named!r} is not the absolute path of a socket",
+            field="socket",
+            remedy=remedy,
+        )
+    return Path(named)
 
 
 def _toml(path: Path) -> dict[str, object]:
@@ -199,7 +230,7 @@ def _toml(path: Path) -> dict[str, object]:
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read: {error}", remedy=f"correct or remove {path}"
         ) from error

@@ -8,12 +8,14 @@ submission's whole process counts in milliseconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
 
 from daemon.client.follow import Part, Patience, follow, timed_out, until_ended
 from daemon.client.transport import Transport
+from daemon.client.trust import admit
 from daemon.errors import StudioqError
 from daemon.locate import Paths, find_daemon
 
@@ -43,7 +45,8 @@ class Client:
         say: is told in one line what takes long (a start, an upload).
         on_version: is told the daemon's version by its first answer.
 
-    Every method raises ``DaemonAwayError`` where no daemon answers, ``NotFoundError`` for a job
+    Every method raises ``DaemonAwayError`` where no daemon answers, ``ConfigError`` where somebody
+    else's may (``daemon.client.trust``), ``NotFoundError`` for a job
     that does not exist or is somebody else's, and the daemon's other errors as classes of
     ``daemon.errors``. One client serves one thread.
     """
@@ -64,6 +67,7 @@ class Client:
             timeout=timeout,
             on_version=on_version,
             start=self._start if autostart and self.address.autostart else None,
+            admit=partial(admit, self.address),
         )
 
     def __enter__(self) -> Client:

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Mapping
 from typing import BinaryIO, Final
 
+from daemon.peers import peer_uid
+
 _BLOCK: Final = 1 << 20
 _LONGEST_LINE: Final = 1 << 16
 _MOST_HEADERS: Final = 100
@@ -81,6 +83,14 @@ class Connection:
     def fileno(self) -> int:
         """Return the descriptor, for ``select``."""
         return self._socket.fileno()
+
+    def peer_uid(self) -> int:
+        """Return the uid of the process that listens there.
+
+        Raises:
+            OSError: the kernel does not say.
+        """
+        return peer_uid(self._socket)
 
     def settimeout(self, seconds: float) -> None:
         """Set how long a single send or receive may take."""

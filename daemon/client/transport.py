@@ -23,7 +23,8 @@ class Transport:
 
     ``timeout`` is the longest silence in seconds before the daemon counts as away; ``on_version``
     is told the daemon's version by its first answer; ``start`` is called when no daemon answers the
-    first connection (and never later: who waits does not start what somebody stopped).
+    first connection (and never later: who waits does not start what somebody stopped); ``admit`` is
+    told the uid of who listens before anything is sent, and raises to send nothing.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Transport:
         timeout: float,
         on_version: Callable[[str], None] | None = None,
         start: Callable[[], None] | None = None,
+        admit: Callable[[int], None] | None = None,
     ) -> None:
         self.path = path
         self.timeout = timeout
         self.version: str | None = None
         self._on_version = on_version
         self._start = start
+        self._admit = admit
         self._connection: Connection | None = None
 
     def close(self) -> None:
@@ -154,15 +157,26 @@ class Transport:
         if self._connection is None:
             start, self._start = self._start, None
             try:
-                self._connection = Connection(self.path, self.timeout)
+                self._connection = self._connect()
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if start is None:
                     raise self._away(error) from None
                 start()
-                self._connection = Connection(self.path, self.timeout)
+                self._connection = self._connect()
             except OSError as error:
                 raise self._away(error) from error
         return self._connection
+
+    def _connect(self) -> Connection:
+        """Open a connection to a daemon that may be told everything."""
+        connection = Connection(self.path, self.timeout)
+        try:
+            if self._admit is not None:
+                self._admit(connection.peer_uid())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _notice(self, version: str | None) -> None:
         if version is None or version == self.version:

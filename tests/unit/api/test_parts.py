@@ -10,10 +10,10 @@ from collections.abc import Collection
 import pytest
 
 from daemon.api.bodies import parse_json
-from daemon.api.peer import peer_uid
 from daemon.api.ranges import parse_range
 from daemon.api.watch import JobWatch
 from daemon.errors import RangeError, UsageError
+from daemon.peers import peer_uid
 
 
 @pytest.mark.parametrize(
