@@ -17,6 +17,8 @@ from daemon.cli.stopping import stop_daemon
 from daemon.errors import DaemonAwayError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from daemon.client import Client
     from daemon.locate import Paths
 
@@ -55,18 +57,24 @@ def stop() -> None:
         client.status()
     except DaemonAwayError:
         narrate(f"no daemon runs at {client.address.socket}")
-        if not _start_for_orphans():
+        if not _start_for_orphans(client.address.socket):
             return
     _end(client, worker=True, drain=False)
     narrate("stopped")
 
 
-def _start_for_orphans() -> bool:
-    """Start a daemon if an earlier one died and left processes behind; it can end them in order."""
+def _start_for_orphans(socket: Path) -> bool:
+    """Start a daemon if an earlier one died and left processes behind; it can end them in order.
+
+    Only in the own home: what another daemon has left is not this user's to end.
+    """
     from daemon.autostart import start_daemon
+    from daemon.locate import Paths
     from daemon.supervisor.records import read_record
 
-    paths = _own_paths()
+    paths = Paths.default()
+    if socket != paths.socket:
+        return False
     found = [read_record(paths.locks / f"{part}.json") for part in ("worker", "redis")]
     orphans = [str(record.pid) for record in found if record is not None and record.lives()]
     if orphans:

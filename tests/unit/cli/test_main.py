@@ -69,9 +69,24 @@ def test_a_folder_without_training_rows_says_what_it_needs(
     assert "train.jsonl" in capsys.readouterr().err
 
 
-def test_stopping_what_does_not_run_is_done_already(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["daemon", "stop"]) == 0
-    assert "no daemon runs" in capsys.readouterr().err
+@pytest.mark.parametrize("address", ["variable", "option", "pointer", "own"])
+def test_stopping_what_does_not_run_is_done_already(
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if address != "variable":
+        monkeypatch.delenv("STUDIOQ_SOCKET")
+    if address == "pointer":
+        (tmp_path / "none.toml").write_text(f'socket = "{tmp_path}/none.sock"\n')
+    if address == "own":
+        monkeypatch.setenv("STUDIOQ_RUNTIME", str(tmp_path))
+    option = ["--socket", str(tmp_path / "named.sock")] if address == "option" else []
+    assert main(["daemon", "stop", *option]) == 0
+    told = capsys.readouterr().err
+    assert "no daemon runs" in told
+    assert "remedy" not in told
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
