@@ -20,7 +20,7 @@ from daemon.ledger import jobs
 from daemon.ledger.outcomes import job_after
 from daemon.ledger.revision import next_revision, touch
 from daemon.ledger.states import ENDED, AttemptState, JobState, Wish
-from daemon.ledger.tables import Artifact, Attempt, Checkpoint, Job, Metric, User
+from daemon.ledger.tables import Artifact, Attempt, Checkpoint, Job, JobEvent, Metric, User
 from daemon.ledger.users import charge
 
 
@@ -94,6 +94,12 @@ _TAKE = (
         _JOBS.c.time_limit_seconds,
         _JOBS.c.gpu_seconds,
     )
+)
+_RETRIED = (
+    select(JobEvent.detail)
+    .where(JobEvent.job_id == bindparam("job"), JobEvent.action == "retried")
+    .order_by(JobEvent.id.desc())
+    .limit(1)
 )
 _LAST_NUMBER = select(func.coalesce(func.max(_ATTEMPTS.c.number), 0)).where(
     _ATTEMPTS.c.job_id == bindparam("job")
@@ -191,7 +197,7 @@ def claim(
         model=row.model,
         spec=row.spec,
         time_limit_seconds=row.time_limit_seconds,
-        spent_seconds=row.gpu_seconds,
+        spent_seconds=_spent(session, row),
         started_at=now,
     )
 
@@ -208,7 +214,15 @@ def _begin_attempt(
     return fence, number
 
 
-def _claim_of(job: Job, attempt: Attempt) -> Claim:
+def _spent(session: Session, job: Any) -> float:
+    """Return the GPU-seconds that count against the time limit: those since the last retry."""
+    if job.time_limit_seconds is None:
+        return float(job.gpu_seconds)
+    detail = session.connection().execute(_RETRIED, {"job": job.id}).scalar()
+    return float(job.gpu_seconds - (detail or {}).get("spent_seconds", 0.0))
+
+
+def _claim_of(session: Session, job: Job, attempt: Attempt) -> Claim:
     return Claim(
         fence=attempt.id,
         job_id=job.id,
@@ -220,7 +234,7 @@ def _claim_of(job: Job, attempt: Attempt) -> Claim:
         model=job.model,
         spec=job.spec,
         time_limit_seconds=job.time_limit_seconds,
-        spent_seconds=job.gpu_seconds,
+        spent_seconds=_spent(session, job),
         started_at=attempt.started_at,
     )
 
@@ -235,7 +249,7 @@ def live_attempts(session: Session, worker: str | None = None) -> list[Claim]:
     )
     if worker is not None:
         statement = statement.where(Attempt.worker == worker)
-    return [_claim_of(job, attempt) for job, attempt in session.execute(statement)]
+    return [_claim_of(session, job, attempt) for job, attempt in session.execute(statement)]
 
 
 def standing_wishes(session: Session, fences: Collection[int]) -> dict[int, Wish | None]:

@@ -313,14 +313,18 @@ def release(session: Session, number: int, *, actor: str, now: float) -> Job:
 
 
 def retry(session: Session, number: int, *, actor: str, now: float) -> Job:
-    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    """Queue a failed or cancelled job again, with its whole time limit.
+
+    It goes on from its last checkpoint. What it has used so far is noted in its history, where
+    ``attempts.claim`` finds it.
+    """
     job = get_job(session, number)
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
         raise ConflictError(
             f"job {number} is {job.state}; only a failed or cancelled job is retried"
         )
     _forget_failed_download(session, job)
-    record(session, job, "retried", actor=actor, now=now)
+    record(session, job, "retried", actor=actor, now=now, spent_seconds=job.gpu_seconds)
     job.state = JobState.WAITING
     job.error = job.reason = job.wish = job.ended_at = None
     job.interruptions = 0
