@@ -100,8 +100,10 @@ class Runner:
             self.table.add(attempt)
             return
         self.table.add(attempt)
-        # The claim has just seen that nothing stands in the attempt's way.
-        attempt.started = self._looked_at = self.clock()
+        attempt.started = self.clock()
+        if claim.number == 1:
+            # The claim has just seen that nobody wishes anything; of a later attempt, one may.
+            self._looked_at = attempt.started
         if not self.keeper.ready:
             attempt.ending = never_began()
             return

@@ -74,11 +74,14 @@ def _ended(
 
 
 def _queued(job: JobRow, reason: str | None, *, now: float) -> Values:
-    """Queue the job again, under a dispatch number of its own; its number keeps its place."""
+    """Queue the job again, under a dispatch number of its own; its number keeps its place.
+
+    The wish that it finish early stands, for the next attempt to obey.
+    """
     return {
         "state": JobState.QUEUED,
         "reason": reason,
-        "wish": None,
+        "wish": job.wish if job.wish == Wish.FINISH else None,
         "dispatch": job.dispatch + 1,
         "queued_at": now,
     }

@@ -209,6 +209,23 @@ def test_an_abort_for_want_of_memory_fails_the_job_that_was_alone(
         assert (error["code"], bool(error["remedy"])) == ("out_of_memory", True)
 
 
+def test_a_wish_to_finish_is_obeyed_by_the_next_attempt(
+    home: Home, make_runner: MakeRunner
+) -> None:
+    runner = make_runner()
+    number = home.submit(steps=100_000, step_seconds=0.02)
+    runner.start(claim(home, number))
+    home.wish(jobs.finish, number)
+    runner.keeper.kill()
+    run(home, runner)
+    assert last_attempt(home, number).state == AttemptState.INTERRUPTED
+    tick_until(home, runner, lambda: runner.keeper.ready)
+    runner.start(claim(home, number))
+    run(home, runner)
+    job = home.job(number)
+    assert (job.state, job.wish, job.progress_done < 1_000) == (JobState.SUCCEEDED, None, True)
+
+
 def test_a_claim_without_an_engine_goes_back_to_the_queue(
     home: Home, make_runner: MakeRunner
 ) -> None:

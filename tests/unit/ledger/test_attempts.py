@@ -12,7 +12,7 @@ from daemon import defaults
 from daemon.errors import StaleAttemptError
 from daemon.ledger import attempts, jobs
 from daemon.ledger.attempts import Claim, Ending, File
-from daemon.ledger.states import AttemptState, JobState
+from daemon.ledger.states import AttemptState, JobState, Wish
 from daemon.ledger.store import Ledger
 from daemon.ledger.tables import Artifact, Attempt, Job, Metric
 from daemon.ledger.users import usage_by_user
@@ -152,6 +152,36 @@ def test_a_cancelled_job_is_not_queued_again_by_a_crash(ledger: Ledger, submit: 
     with ledger.writing() as session:
         jobs.cancel(session, number, actor="ana", now=NOW)
     assert end(ledger, fence, AttemptState.INTERRUPTED) == JobState.CANCELLED
+
+
+@pytest.mark.parametrize("how", [AttemptState.INTERRUPTED, AttemptState.STOPPED])
+def test_the_wish_to_finish_outlives_an_attempt_that_could_not_obey(
+    ledger: Ledger, submit: Submit, how: AttemptState
+) -> None:
+    number = submit()
+    fence = claim(ledger, number).fence
+    with ledger.writing() as session:
+        jobs.finish(session, number, actor="ana", now=NOW)
+    assert end(ledger, fence, how) == JobState.QUEUED
+    assert wish_of_next_attempt(ledger, number) == Wish.FINISH
+
+
+def wish_of_next_attempt(ledger: Ledger, number: int) -> Wish | None:
+    fence = claim(ledger, number).fence
+    with ledger.reading() as session:
+        return attempts.standing_wishes(session, [fence])[fence]
+
+
+def test_a_retry_and_a_cancel_forget_the_wish_to_finish(ledger: Ledger, submit: Submit) -> None:
+    number = submit()
+    fence = claim(ledger, number).fence
+    with ledger.writing() as session:
+        jobs.finish(session, number, actor="ana", now=NOW)
+    end(ledger, fence, AttemptState.STOPPED)
+    with ledger.writing() as session:
+        assert jobs.cancel(session, number, actor="ana", now=NOW).wish is None
+        jobs.retry(session, number, actor="ana", now=NOW)
+    assert wish_of_next_attempt(ledger, number) is None
 
 
 def test_a_success_stands_although_a_cancel_came_late(ledger: Ledger, submit: Submit) -> None:

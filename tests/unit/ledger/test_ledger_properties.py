@@ -20,7 +20,7 @@ from daemon.ledger import attempts, jobs
 from daemon.ledger.attempts import Claim, Ending, File
 from daemon.ledger.jobs import NewJob
 from daemon.ledger.migrate import open_ledger
-from daemon.ledger.states import ENDED, AttemptState, JobState
+from daemon.ledger.states import ENDED, AttemptState, JobState, Wish
 from daemon.ledger.tables import Artifact, Attempt, Job
 from daemon.ledger.users import ensure_user
 
@@ -131,7 +131,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for job in session.scalars(select(Job)):
             assert (job.state == JobState.RUNNING) == (job.id in live)
             assert (job.ended_at is not None) == (job.state in ENDED)
-            assert job.state == JobState.RUNNING or job.wish is None
+            assert job.state not in ENDED or job.wish is None
+            assert job.state == JobState.RUNNING or job.wish in {None, Wish.FINISH}
         queued = {number for number, _ in jobs.queued_dispatches(session)}
         chosen = scheduler.choose(session, warm=(), now=self.now)
         assert (chosen in queued) if queued else (chosen is None)
