@@ -79,7 +79,6 @@ _TAKE = (
     .values(
         state=JobState.RUNNING,
         reason=None,
-        wish=None,
         started_at=func.coalesce(_JOBS.c.started_at, bindparam("now")),
         revision=bindparam("next_revision"),
     )

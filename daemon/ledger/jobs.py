@@ -208,7 +208,7 @@ def _enqueue(job: Job, *, now: float) -> None:
 def _end_unstarted(session: Session, job: Job, obstacle: _Obstacle, *, now: float) -> None:
     assert obstacle.final is not None  # noqa: S101 - the caller has looked
     job.state = obstacle.final
-    job.reason = obstacle.text
+    job.reason, job.wish = obstacle.text, None
     job.error = obstacle.error
     job.ended_at = now
     record(session, job, str(obstacle.final), actor=DAEMON, now=now, reason=obstacle.text)
@@ -257,7 +257,7 @@ def cancel(session: Session, number: int, *, actor: str, now: float) -> Job:
     record(session, job, "cancel_requested", actor=actor, now=now)
     if job.state in NOT_STARTED:
         job.state = JobState.CANCELLED
-        job.reason = f"cancelled by {actor}"
+        job.reason, job.wish = f"cancelled by {actor}", None
         job.ended_at = now
         touch(session, job)
         settle_dependents(session, job.id, now=now)
