@@ -6,6 +6,7 @@ is found out here, so that such a job fails with a clear message and without the
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,11 @@ from daemon.ledger.uploads import inputs_of
 from daemon.locate import Paths
 from daemon.models import ModelRoots
 from daemon.specs import load_spec
+from workers.checkpoints import is_whole
 from workers.failures import disk_errors
 from workers.protocol import Start
+
+log = logging.getLogger(__name__)
 
 _ADAPTER_PLACES = {"adapter.weights": WEIGHTS, "adapter.config": CONFIG}
 
@@ -104,7 +108,7 @@ def _adapter(session: Session, claim: Claim, paths: Paths, inputs: dict[str, Pat
 def _last_checkpoint(
     session: Session, claim: Claim, paths: Paths
 ) -> tuple[Path | None, int | None]:
-    """Return the newest checkpoint of the job that is still on the disk, and its step."""
+    """Return the newest checkpoint of the job that is whole, and its step."""
     if claim.number == 1:
         return None, None
     rows = session.execute(
@@ -115,8 +119,9 @@ def _last_checkpoint(
     )
     for checkpoint, attempt in rows:
         folder = checkpoint_folder(paths, checkpoint, attempt)
-        if folder.is_dir():
+        if is_whole(folder):
             return folder, checkpoint.step
+        log.info("action=checkpoint_unusable job=%d step=%d", claim.job_id, checkpoint.step)
     return None, None
 
 

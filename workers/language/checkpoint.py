@@ -20,11 +20,12 @@ import mlx.core as mx
 
 from daemon.errors import ModelError, NonFiniteError
 from workers import files
+from workers.checkpoints import DIGESTS, STATE, damaged_file
 from workers.language import lora
 
 FOLDER = "checkpoints"
 ADAPTER, CONFIG = "adapters.safetensors", "adapter_config.json"
-OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+OPTIMIZER = "optimizer.safetensors"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 FORMAT = 1
 KEPT_STATES = 2
@@ -112,9 +113,9 @@ def read(folder: Path, identity: str) -> Snapshot:
             f"checkpoint {folder.name} belongs to another spec, other data or another model",
             remedy="submit a new job; --resume job:N@STEP starts it from that adapter",
         )
-    for file, digest in state["sha256"].items():
-        if not (folder / file).is_file() or files.sha256_of(folder / file) != digest:
-            raise ModelError(f"checkpoint {folder.name}: {file} is missing or damaged")
+    damaged = damaged_file(folder, state[DIGESTS])
+    if damaged is not None:
+        raise ModelError(f"checkpoint {folder.name}: {damaged} is missing or damaged")
     return Snapshot(
         step=state["step"],
         identity=identity,
@@ -137,7 +138,7 @@ def _fill(folder: Path, snapshot: Snapshot) -> None:
         "step": snapshot.step,
         "identity": snapshot.identity,
         "training": snapshot.state,
-        "sha256": dict(_digests(folder)),
+        DIGESTS: dict(_digests(folder)),
     }
     files.write_json(folder / STATE, state)
 

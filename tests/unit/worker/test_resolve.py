@@ -18,6 +18,8 @@ from daemon.ledger.store import Ledger
 from daemon.ledger.tables import Job
 from daemon.locate import Paths
 from daemon.models import ModelRoots
+from workers.checkpoints import DIGESTS, STATE
+from workers.files import sha256_of, write_json
 from workers.resolve import Resolved, resolve
 
 NOW = 1_000_000.0
@@ -42,6 +44,8 @@ def end(ledger: Ledger, claim: Claim, state: AttemptState, files: tuple[File, ..
 def add_checkpoint(ledger: Ledger, paths: Paths, claim: Claim, step: int) -> Path:
     folder = paths.attempt(claim.job_id, claim.number) / f"c{step}"
     write_adapter(folder)
+    digests = {path.name: sha256_of(path) for path in folder.iterdir()}
+    write_json(folder / STATE, {"step": step, DIGESTS: digests})
     with ledger.writing() as session:
         attempts.add_checkpoint(
             session, claim.fence, step=step, folder=f"c{step}", files=(), now=NOW
@@ -124,6 +128,31 @@ def test_a_later_attempt_goes_on_from_the_newest_checkpoint_there_is(
     lost.rename(lost.with_name("gone"))
     found = resolved(ledger, paths, second)
     assert (found.start.checkpoint, found.step) == (str(kept), 10)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["missing", "truncated"])
+@pytest.mark.parametrize("name", [STATE, "adapters.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
+    ledger: Ledger,
+    paths: Paths,
+    claim: MakeClaim,
+    name: str,
+    harm: Callable[[Path], None],
+) -> None:
+    first = claim()
+    kept = add_checkpoint(ledger, paths, first, 10)
+    harm(add_checkpoint(ledger, paths, first, 20) / name)
+    end(ledger, first, AttemptState.INTERRUPTED)
+    second = claim_again(ledger, first)
+    found = resolved(ledger, paths, second)
+    assert (found.start.checkpoint, found.step) == (str(kept), 10)
+    harm(kept / name)
+    found = resolved(ledger, paths, second)
+    assert (found.start.checkpoint, found.step) == (None, None)
 
 
 def test_uploaded_adapter_files_make_a_folder(
