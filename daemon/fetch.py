@@ -142,7 +142,7 @@ def _one_kind_of_weights(name: str, files: Sequence[tuple[str, int]]) -> list[tu
     if not several:
         raise ModelError(
             f"{name} has neither safetensors nor GGUF weights",
-            remedy="studioq convert reads other formats from a folder under the model root",
+            remedy="other formats are not read; the hub often has a copy in one of these",
         )
     if len(several) > 1:
         raise ModelError(
@@ -158,7 +158,7 @@ def _check_space(name: str, root: Path, total: int) -> None:
     if total + _SPARE > free:
         raise DiskFullError(
             f"{name} has {total / 1e9:.1f} GB, and {root} has {free / 1e9:.1f} GB free",
-            remedy="studioq prune frees space",
+            remedy="free space there, then studioq retry N",
         )
 
 

@@ -76,7 +76,7 @@ class FileStore:
             raise DiskFullError(
                 f"the upload has {size / 1e6:,.0f} MB, and the daemon's disk has "
                 f"{free / 1e6:,.0f} MB free, of which {spare / 1e6:,.0f} MB stay free",
-                remedy="studioq prune frees space; or ask an admin of this daemon",
+                remedy="free space on it, or ask an admin of this daemon",
             )
 
     def remove_parts(self) -> None:

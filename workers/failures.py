@@ -53,7 +53,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise
         raise DiskFullError(
             f"the disk is full: {path.name} could not be written to {path.parent}",
-            remedy="free space, for example with studioq prune, and retry the job",
+            remedy="free space there, then studioq retry N",
         ) from None
 
 

@@ -280,7 +280,7 @@ class Recorder:
         if "disk is full" in str(error.orig):
             full = DiskFullError(
                 f"the disk is full: the ledger in {self._paths.home} could not be written",
-                remedy="free space, for example with studioq prune, and retry the job",
+                remedy="free space there, then studioq retry N",
             )
             for attempt in attempts:
                 _blame(attempt, full)

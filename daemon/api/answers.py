@@ -47,7 +47,7 @@ def disk_error(error: OSError, what: str) -> StudioqError | None:
         return None
     return DiskFullError(
         f"the daemon's disk is full: {what} could not be written",
-        remedy="studioq prune frees space; or ask an admin of this daemon",
+        remedy="free space on it, or ask an admin of this daemon",
     )
 
 

@@ -112,7 +112,7 @@ def _space(name: str, folder: Path) -> Finding:
     free = shutil.disk_usage(str(existing)).free
     found = f"{size(free)} free under {folder}"
     if free < LEAST_SPACE:
-        return error(name, found, "free some space; `studioq prune` removes what no job needs")
+        return error(name, found, "free some space there")
     if free < GOOD_SPACE:
         return note(name, found, f"a 7B model and its checkpoints want about {size(GOOD_SPACE)}")
     return ok(name, found)
@@ -147,7 +147,7 @@ def _revision(connection: sqlite3.Connection, places: Places) -> Finding:
         return error(
             "ledger",
             f"{places.ledger} is not a studioq ledger: {problem}",
-            "restore a backup (`studioq backup` makes them), or move the file away",
+            "restore a backup of it, or move the file away",
         )
     current = str(row[0]) if row else "none"
     if newest is None or current == newest:
