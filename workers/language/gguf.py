@@ -53,7 +53,11 @@ _OPTIONS = {
     "max_position_embeddings": "context_length",
     "rope_theta": "rope.freq_base",
 }
-_SUPPORTED = "GGUF files of the llama architecture can be read (Llama, Mistral, SmolLM2)"
+_SUPPORTED = (
+    "GGUF files of the llama architecture can be read, with a tokenizer of the kinds of "
+    "Llama 2 and 3, Mistral 7B or SmolLM2"
+)
+_FREQUENCY_FACTORS = "rope_freqs.weight"
 
 
 def load_gguf(path: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
@@ -71,7 +75,58 @@ def load_gguf(path: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
     weights, metadata = loaded
     tokenizer = gguf_tokenizer(metadata)
     config = llama_config(path, {**metadata, **header.metadata}, weights)
-    return build_llama(config, llama_weights(path, weights, config)), config, tokenizer
+    factors = weights.pop(_FREQUENCY_FACTORS, None)
+    model = build_llama(config, llama_weights(path, weights, config))
+    if factors is not None:
+        scale_frequencies(path, model, factors)
+    return model, config, tokenizer
+
+
+class FrequencyRoPE(nn.Module):  # type: ignore[misc]
+    """Rotary positions with a wavelength for each pair of dimensions, halves layout.
+
+    ``wavelengths``: (dims / 2,), positions per radian.
+    """
+
+    def __init__(self, wavelengths: mx.array) -> None:
+        super().__init__()
+        self._freqs = wavelengths  # mx.fast.rope's freqs divide the position
+
+    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
+        """Rotate ``x``, (…, length, dims), from the position ``offset`` on."""
+        return mx.fast.rope(
+            x,
+            2 * self._freqs.size,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=offset,
+            freqs=self._freqs,
+        )
+
+
+def scale_frequencies(path: Path, model: nn.Module, factors: mx.array) -> None:
+    """Divide the rotary frequencies of ``model`` by ``factors``, (head_dim / 2,).
+
+    llama.cpp's converter computes Llama 3.1's scaling into these factors, and the file does not
+    keep the parameters, so mlx-lm's configuration cannot express them.
+
+    Raises:
+        ModelError: the factors do not fit the heads, or positions are scaled in another way, too.
+    """
+    args = model.args
+    dims = args.head_dim or args.hidden_size // args.num_attention_heads
+    if factors.shape != (dims // 2,) or args.rope_scaling:
+        raise ModelError(
+            f"{path.name} has {_FREQUENCY_FACTORS} of the shape {factors.shape}, "
+            f"heads of {dims} and the scaling {args.rope_scaling}, which do not go together",
+            remedy=_SUPPORTED,
+        )
+    bases = args.rope_theta ** (mx.arange(0, dims, 2, dtype=mx.float32) / dims)
+    wavelengths = bases * factors.astype(mx.float32)
+    mx.eval(wavelengths)
+    for layer in model.model.layers:
+        layer.self_attn.rope = FrequencyRoPE(wavelengths)
 
 
 def _check_architecture(path: Path, metadata: Any) -> None:

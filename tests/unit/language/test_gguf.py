@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+import math
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from mlx_lm.models.cache import make_prompt_cache
+from tokenizers.pre_tokenizers import ByteLevel
 
 from daemon.errors import ModelError
 from workers.language.gguf import mlx_name, split_halves
@@ -71,7 +76,8 @@ def test_a_start_token_is_added_where_the_file_says_so(write_gguf: Write, tmp_pa
         ({"llama.rope.scaling.type": "yarn"}, ["'yarn'"]),
         ({"llama.block_count": None}, ["llama.block_count"]),
         ({"tokenizer.ggml.tokens": None}, ["no tokenizer"]),
-        ({"tokenizer.ggml.model": "llama"}, ["'llama'", "byte-level BPE"]),
+        ({"tokenizer.ggml.model": "bert"}, ["'bert'", "byte-level BPE"]),
+        ({"tokenizer.ggml.model": "llama"}, ["no unknown piece"]),
         ({"tokenizer.ggml.pre": "tekken"}, ["'tekken'", "smollm"]),
     ],
 )
@@ -87,10 +93,109 @@ def test_what_cannot_be_read_is_refused_by_name(
 
 def test_a_tensor_without_a_place_is_refused(write_gguf: Write, tmp_path: Path) -> None:
     path = write_gguf(
-        tmp_path / "odd.gguf", metadata=NO_MERGES, tensors={"rope_freqs.weight": mx.ones((8,))}
+        tmp_path / "odd.gguf", metadata=NO_MERGES, tensors={"attn_sinks.weight": mx.ones((8,))}
     )
-    with pytest.raises(ModelError, match=r"rope_freqs\.weight"):
+    with pytest.raises(ModelError, match=r"attn_sinks\.weight"):
         load_language_model(path)
+
+
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 256,
+}
+
+
+def frequency_factors(dims: int, base: float) -> list[float]:
+    """Return what Llama 3.1's scaling divides each rotary frequency by.
+
+    From the definition of rope_scaling llama3 in transformers: waves shorter than a quarter of the
+    original context stay, waves longer than it are slowed by ``factor``, others in between.
+    """
+    factors = []
+    for index in range(0, dims, 2):
+        turns = 256 / (2 * math.pi * base ** (index / dims))
+        smooth = min(max((turns - 1) / (4 - 1), 0.0), 1.0)
+        factors.append(1 / ((1 - smooth) / 8 + smooth))
+    return factors
+
+
+def test_frequency_factors_do_what_llama_3_scaling_does(
+    write_gguf: Write, tiny_model: Path, tmp_path: Path
+) -> None:
+    factors = frequency_factors(16, 10000.0)
+    assert factors[0] == 1
+    assert any(1 < factor < 8 for factor in factors)
+    assert factors[-1] == 8
+    loaded = load_language_model(
+        write_gguf(
+            tmp_path / "l3.gguf",
+            metadata=NO_MERGES,
+            tensors={"rope_freqs.weight": mx.array(factors)},
+        )
+    )
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "folder"))
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": LLAMA3_SCALING}))
+    tokens = mx.array([[(7 * place) % 258 for place in range(300)]])
+    expected = load_language_model(folder).model(tokens)
+    assert mx.allclose(loaded.model(tokens), expected, rtol=1e-4, atol=1e-5)
+    plain = load_language_model(tiny_model).model(tokens)
+    assert not mx.allclose(plain, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_cache_continues_scaled_positions(write_gguf: Write, tmp_path: Path) -> None:
+    tensors = {"rope_freqs.weight": mx.array(frequency_factors(16, 10000.0))}
+    network = load_language_model(
+        write_gguf(tmp_path / "l3.gguf", metadata=NO_MERGES, tensors=tensors)
+    ).model
+    tokens = mx.array([[3, 9, 27, 81, 5, 15]])
+    cache = make_prompt_cache(network)
+    network(tokens[:, :5], cache=cache)
+    last = network(tokens[:, 5:], cache=cache)[:, -1]
+    assert mx.allclose(last, network(tokens)[:, -1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"llama.rope.scaling.type": "linear"}])
+def test_frequency_factors_that_do_not_fit_are_refused(
+    write_gguf: Write, tmp_path: Path, metadata: dict[str, object]
+) -> None:
+    count = 8 if metadata else 7
+    path = write_gguf(
+        tmp_path / "odd.gguf",
+        metadata=NO_MERGES | metadata,
+        tensors={"rope_freqs.weight": mx.ones((count,))},
+    )
+    with pytest.raises(ModelError, match=r"rope_freqs\.weight .* do not go together"):
+        load_language_model(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "cuts"),
+    [
+        ("I'LL see 12345 cats", ["I", "'LL", "Ġsee", "Ġ", "123", "45", "Ġcats"]),
+        ("a  b\n\n  c!?\n", ["a", "Ġ", "Ġb", "ĊĊ", "Ġ", "Ġc", "!?Ċ"]),
+    ],
+)
+def test_llama_3_cuts_as_its_pattern_says(
+    write_gguf: Write, tmp_path: Path, text: str, cuts: list[str]
+) -> None:
+    letters = sorted(ByteLevel.alphabet())
+    tokens = ["<s>", "</s>", *dict.fromkeys([*letters, *cuts])]
+    metadata = NO_MERGES | {
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": mx.array([3, 3, *[1] * (len(tokens) - 2)], dtype=mx.int32),
+    }
+    rows = {"token_embd.weight": mx.zeros((len(tokens), 64))}
+    loaded = load_language_model(
+        write_gguf(tmp_path / "l3.gguf", metadata=metadata, tensors=rows)
+    ).tokenizer
+    # Each cut is in the vocabulary, so it is one token although there are no merges.
+    assert loaded.convert_ids_to_tokens(loaded.encode(text)) == ["<s>", *cuts]
+    assert loaded.decode(loaded.encode(text, add_special_tokens=False)) == text
 
 
 @pytest.mark.parametrize("kept", [0, 3, 20, 40, 2000, 100_000])
