@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from daemon.durable import sync_file, sync_folder
 from daemon.errors import DiskFullError, ModelError, NotFoundError
 
 Progress = Callable[[int, int | None], None]
@@ -193,8 +194,7 @@ def _copy(source: IO[bytes], target: BinaryIO) -> str:
     while block := source.read(_CHUNK):
         digest.update(block)
         target.write(block)
-    target.flush()
-    os.fsync(target.fileno())
+    sync_file(target)
     return digest.hexdigest()
 
 
@@ -203,11 +203,7 @@ def _publish(staged: Path, final: Path) -> None:
     final.parent.mkdir(exist_ok=True)
     staged.replace(final)
     for folder in (final.parent, final.parent.parent):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
 
 
 def _remove_stale(root: Path, name: str) -> None:

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from daemon.bundled import fetch_bundled
+from daemon.durable import sync_file, sync_folder
 from daemon.errors import DiskFullError, ModelError, StudioqError
 from daemon.models import is_bundled
 
@@ -202,9 +203,11 @@ def _publish(staging: Path, final: Path) -> None:
     for file in staging.rglob("*"):
         if file.is_file():
             with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+                sync_file(opened)
     final.parent.mkdir(parents=True, exist_ok=True)
     staging.rename(final)
+    for folder in (final.parent, final.parent.parent):
+        sync_folder(folder)
 
 
 class _Reporter(threading.Thread):

@@ -8,7 +8,6 @@ promised one; one that is broken off leaves nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from daemon.durable import sync_file, sync_folder
 from daemon.errors import DiskFullError, SpecRefusedError, UsageError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -59,7 +59,7 @@ class FileStore:
         place.parent.mkdir(exist_ok=True)
         part.path.rename(place)
         for folder in (place.parent, self.folder):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def remove(self, sha256: str) -> None:
         """Delete the content with this hash, if it is there."""
@@ -126,14 +126,5 @@ class Part:
                 f"the uploaded content has SHA-256 {found}, not the announced {sha256}",
                 remedy="the file changed while it was read: submit again",
             )
-        os.fsync(self._file.fileno())
+        sync_file(self._file)
         self._file.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a crash."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

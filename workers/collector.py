@@ -13,10 +13,10 @@ import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+from daemon.durable import sync_file
 from daemon.errors import JobError
 from daemon.ledger.attempts import File
 from workers.failures import disk_errors
-from workers.files import sync_file
 
 
 class Collector:

@@ -6,38 +6,18 @@ to a temporary name beside it, is synced, and is then renamed. Imports no MLX.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from daemon.durable import sync_file, sync_folder
 from workers.failures import disk_errors
 
 _CHUNK = 1 << 20
-
-
-def sync_file(file: IO[Any]) -> None:
-    """Flush ``file`` through to the disk itself (on macOS that takes F_FULLFSYNC)."""
-    file.flush()
-    full = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is None:
-        os.fsync(file.fileno())
-    else:
-        fcntl.fcntl(file.fileno(), full)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

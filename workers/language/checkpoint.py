@@ -18,6 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from daemon.durable import sync_folder
 from daemon.errors import ModelError, NonFiniteError
 from workers import files
 from workers.checkpoints import DIGESTS, STATE, damaged_file
@@ -83,7 +84,7 @@ def write(root: Path, snapshot: Snapshot) -> Path:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    files.sync_folder(folder.parent)
+    sync_folder(folder.parent)
     return folder
 
 
