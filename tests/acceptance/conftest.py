@@ -159,7 +159,7 @@ def sql_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tiny(home: Home, tiny_model: Path) -> str:
     """The name of a tiny language model under the home's model root."""
     target = home.folder / "home" / "models" / "tiny"
