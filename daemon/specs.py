@@ -23,13 +23,13 @@ from pydantic import (
 )
 
 from daemon.errors import SpecRefusedError
+from daemon.refusals import refusal
 
 _ADAPTER = re.compile(r"job:(\d+)(?:@(\d+))?")
 _MODEL = re.compile(r"[A-Za-z0-9][\w.+-]*(?:/[A-Za-z0-9][\w.+-]*){0,2}")
-# pydantic also puts the tried branch of a union into an error's place; that is no field.
-_FIELD = re.compile(r"[a-z_]+|\d+")
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10_000_000
+_LAYER_NAMES = "names of layers (1 to 100 letters, digits, _ and dots)"
 
 
 def _model_name(name: str) -> str:
@@ -71,7 +71,9 @@ class InputFile(Strict):
     """An uploaded file: the name its owner gave it, for messages, and the hash of its content."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[
+        str, Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hex digits of a SHA-256")
+    ]
 
 
 class Spec(Strict):
@@ -156,7 +158,7 @@ class TrainSpec(Spec):
     )
     dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout before the adapter.")] = 0.0
     keys: Annotated[
-        list[Annotated[str, Field(pattern=r"^[\w.]{1,100}$")]] | None,
+        list[Annotated[str, Field(pattern=r"^[\w.]{1,100}$", description=_LAYER_NAMES)]] | None,
         Field(description="Linear layers that get an adapter (q_proj,v_proj); default: all."),
     ] = None
     fine_tune_type: Annotated[
@@ -242,9 +244,12 @@ class InferSpec(Spec):
     @model_validator(mode="after")
     def _one_source(self) -> InferSpec:
         if (self.prompt is None) == (self.prompts is None):
-            raise ValueError("give either prompt or prompts")
+            given = "neither" if self.prompt is None else "both"
+            raise ValueError(f"prompt and prompts: {given} given; one of the two is needed")
         if self.raw and self.system is not None:
-            raise ValueError("a raw prompt has no place for a system message")
+            raise ValueError(
+                "a raw prompt has no place for a system message; leave out raw or system"
+            )
         return self
 
 
@@ -303,7 +308,7 @@ def parse_request(data: object) -> JobRequest:
     try:
         return JobRequest.model_validate(data)
     except ValidationError as error:
-        raise refusal(error) from None
+        raise refusal(error, JobRequest) from None
 
 
 def parse_spec(kind: str, spec: object) -> Spec:
@@ -321,30 +326,12 @@ def parse_spec(kind: str, spec: object) -> Spec:
     try:
         return SPECS[kind].model_validate(spec)
     except ValidationError as error:
-        raise refusal(error) from None
+        raise refusal(error, SPECS[kind]) from None
 
 
 def load_spec(kind: str, spec: object) -> Spec:
     """Rebuild a recorded spec; it was checked when it was accepted."""
     return SPECS[kind].model_validate(spec)
-
-
-def refusal(error: ValidationError) -> SpecRefusedError:
-    """Turn pydantic's first complaint into one sentence that names field, value and reason."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"] if _FIELD.fullmatch(str(part)))
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return SpecRefusedError(f"{place}: there is no such option", field=place)
-    if first["type"] == "missing":
-        return SpecRefusedError(f"{place} is missing", field=place)
-    value = repr(first["input"])
-    shown = value if len(value) <= 80 else value[:77] + "…"
-    if not place:
-        return SpecRefusedError(reason)
-    if shown in reason:
-        return SpecRefusedError(f"{place}: {reason}", field=place)
-    return SpecRefusedError(f"{place} = {shown}: {reason}", field=place)
 
 
 def schema() -> dict[str, Any]:

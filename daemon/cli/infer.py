@@ -63,7 +63,13 @@ def infer(prompt: str | None, prompts: str | None, **_: Any) -> int:
     artifact output.txt (one prompt) or outputs.jsonl (a file): studioq fetch N.
     """
     if (prompt is None) == (prompts is None):
-        raise UsageError("give either --prompt or --prompts")
+        given = (
+            "neither --prompt nor --prompts is" if prompt is None else "--prompt and --prompts are"
+        )
+        raise UsageError(
+            f"{given} given; a job has one of the two",
+            remedy="give --prompt TEXT (- reads stdin), or --prompts FILE.jsonl",
+        )
     return submit("infer", _with_inputs)
 
 
@@ -87,7 +93,10 @@ def read_prompt() -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt on stdin is not UTF-8 at byte {error.start}") from None
+        raise UsageError(
+            f"the prompt on stdin is not UTF-8 at byte {error.start}",
+            remedy="convert it, for example: iconv -f ISO-8859-1 -t UTF-8",
+        ) from None
     return (
         text.removesuffix("\n").removesuffix("\r")
         if text.endswith("\r\n")

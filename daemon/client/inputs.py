@@ -14,7 +14,10 @@ from daemon.errors import UsageError
 _BLOCK = 1 << 20
 
 TRAINING_FILES = ("train", "valid", "test")
+_CHECK_PATH = "check the path; a relative one begins at the folder of this command"
+
 ADAPTER_FILES = {"weights": "adapters.safetensors", "config": "adapter_config.json"}
+_ADAPTER_FOLDER = "a folder with " + " and ".join(ADAPTER_FILES.values())
 
 
 def hash_file(path: Path) -> str:
@@ -26,8 +29,8 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def readable_file(path: Path) -> Path:
-    """Return ``path``.
+def readable_file(path: Path, remedy: str = _CHECK_PATH) -> Path:
+    """Return ``path``; ``remedy`` says what to do about a file that is missing.
 
     Raises:
         UsageError: it is missing, no regular file, or unreadable.
@@ -36,13 +39,19 @@ def readable_file(path: Path) -> Path:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
+        raise UsageError(f"there is no file {path}", remedy=remedy) from None
     except IsADirectoryError:
-        raise UsageError(f"{path} is a folder; a file is needed here") from None
+        raise UsageError(
+            f"{path} is a folder; a file is needed here", remedy="name a file in it"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", remedy="its owner can allow it: chmod a+r"
+        ) from None
     if not path.is_file():
-        raise UsageError(f"{path} is not a regular file")
+        raise UsageError(
+            f"{path} is not a regular file", remedy="copy its content into one, and name that"
+        )
     return path
 
 
@@ -78,7 +87,7 @@ def adapter_files(folder: Path) -> dict[str, Path]:
         raise UsageError(
             f"there is no adapter folder {folder}",
             field="adapter",
-            remedy="give job:N, job:N@STEP, or a folder with "
-            + " and ".join(ADAPTER_FILES.values()),
+            remedy=f"give job:N, job:N@STEP, or {_ADAPTER_FOLDER}",
         )
-    return {place: readable_file(folder / name) for place, name in ADAPTER_FILES.items()}
+    needed = f"an adapter is {_ADAPTER_FOLDER}; studioq fetch N makes one"
+    return {place: readable_file(folder / name, needed) for place, name in ADAPTER_FILES.items()}

@@ -11,6 +11,8 @@ import pytest
 
 from daemon.cli import main
 from daemon.cli.submission import given
+from daemon.client.inputs import adapter_files
+from daemon.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +33,8 @@ def nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["wait", "1", "--timeout", "5"], 2, "'5' is not a duration; write 90s"),
         (["nonsense"], 2, "nonsense"),
         (["noop"], 2, "noop"),
-        (["infer", "--model", "m"], 2, "either --prompt or --prompts"),
-        (["infer", "--model", "m", "--prompt", "a", "--prompts", "b"], 2, "either"),
+        (["infer", "--model", "m"], 2, "neither --prompt nor --prompts is given"),
+        (["infer", "--model", "m", "--prompt", "a", "--prompts", "b"], 2, "--prompts are given"),
         (
             ["infer", "--model", "m", "--prompts", "/nonexistent.jsonl"],
             2,
@@ -60,6 +62,28 @@ def test_an_error_has_its_code_and_its_message_on_stderr(
     assert err.startswith("studioq: ")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "words", [["--prompts", "none.jsonl"], ["--prompt", "x", "--adapter", "."], ["--prompts", "."]]
+)
+def test_a_file_that_cannot_be_used_comes_with_a_remedy(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapters.safetensors").touch()
+    assert main(["infer", "--model", "m", "--socket", "none", *words]) == 2
+    assert "\n  remedy: " in capsys.readouterr().err
+
+
+def test_an_adapter_that_is_not_whole_says_what_belongs_to_it(tmp_path: Path) -> None:
+    (tmp_path / "adapters.safetensors").touch()
+    with pytest.raises(UsageError, match=r"no file .*adapter_config\.json") as caught:
+        adapter_files(tmp_path)
+    assert "adapters.safetensors and adapter_config.json" in str(caught.value.remedy)
 
 
 def test_a_folder_without_training_rows_says_what_it_needs(

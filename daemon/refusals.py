@@ -1,0 +1,175 @@
+"""What is said of a spec that was refused: the field, its value, and what is allowed there.
+
+The rule it protects: the words are ours and the facts the field's own. What is allowed is read from
+the model's JSON Schema, so that no limit stands in two places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from daemon.errors import SpecRefusedError
+
+_WORD = re.compile(r"\w{1,60}")
+_LONGEST_VALUE = 80
+
+# Where the command line calls a field otherwise.
+_OPTIONS = {"begin_at": "--begin", "time_limit_seconds": "--time-limit"}
+_NO_OPTIONS = frozenset({"kind", "spec"})
+
+_KINDS = {
+    "boolean": "true and false",
+    "integer": "whole numbers",
+    "number": "numbers",
+    "object": "objects",
+}
+
+Schema = dict[str, Any]
+
+
+def refusal(error: ValidationError, model: type[BaseModel]) -> SpecRefusedError:
+    """Turn pydantic's first complaint about a ``model`` into field, value and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    root = model.model_json_schema()
+    fields, found = _walk(root, first["loc"])
+    place = ".".join(fields)
+    if first["type"] == "extra_forbidden":
+        return _unknown(fields, first["loc"][-1], found)
+    remedy = f"correct {_option(fields[0])}" if fields else None
+    if first["type"] == "missing":
+        return SpecRefusedError(f"{place} is missing", field=place, remedy=_give(fields[0]))
+    shown = _shown(first["input"])
+    if first["type"] == "value_error":
+        reason = first["msg"].removeprefix("Value error, ")
+        said = reason if shown in reason or not place else f"{shown}: {reason}"
+    else:
+        said = f"{shown}: allowed are {_allowed(found, root)}"
+    if not place:
+        return SpecRefusedError(said, remedy="the options and their values: studioq COMMAND --help")
+    joint = " = " if said.startswith(f"{shown}: ") else ": "
+    return SpecRefusedError(f"{place}{joint}{said}", field=place, remedy=remedy)
+
+
+def _walk(root: Schema, loc: Iterable[int | str]) -> tuple[list[str], Schema]:
+    """Follow an error's place; return the fields on the way and the schema at its end.
+
+    pydantic also puts the tried branch of a union into the place; that is no field.
+    """
+    fields: list[str] = []
+    here = root
+    for part in loc:
+        below = _below(here, part, root)
+        if below is not None:
+            fields.append(str(part))
+            here = below
+    return fields, here
+
+
+def _below(schema: Schema, part: int | str, root: Schema) -> Schema | None:
+    for branch in _branches(schema, root):
+        found = branch.get("items") if isinstance(part, int) else _fields(branch).get(part)
+        if found is not None:
+            below: Schema = found
+            return below
+    return None
+
+
+def _branches(schema: Schema, root: Schema) -> list[Schema]:
+    """Return the alternatives of a schema, null aside, with references followed."""
+    if "$ref" in schema:
+        return [root["$defs"][schema["$ref"].rpartition("/")[2]]]
+    if "anyOf" not in schema:
+        return [schema]
+    found = [branch for part in schema["anyOf"] for branch in _branches(part, root)]
+    return [branch for branch in found if branch.get("type") != "null"]
+
+
+def _fields(schema: Schema) -> Schema:
+    found: Schema = schema.get("properties", {})
+    return found
+
+
+def _unknown(fields: list[str], name: object, schema: Schema) -> SpecRefusedError:
+    word = str(name) if _WORD.fullmatch(str(name)) else _shown(name)
+    place = ".".join([*fields, word])
+    known = ", ".join(_fields(schema))
+    remedy = f"there are: {known}" if known else None
+    return SpecRefusedError(f"{place}: there is no such option", field=place, remedy=remedy)
+
+
+def _option(field: str) -> str:
+    """Return the command line's name of a field, or the field where it has none."""
+    if field in _NO_OPTIONS:
+        return field
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+
+
+def _give(field: str) -> str:
+    option = _option(field)
+    return f"give {option}" if option == field else f"give {option}, in a spec {field}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}…"
+
+
+def _allowed(schema: Schema, root: Schema) -> str:
+    """Return in the plural what a schema allows."""
+    branches = _branches(schema, root)
+    return ", or ".join(_kind(branch, schema, root) for branch in branches)
+
+
+def _kind(schema: Schema, around: Schema, root: Schema) -> str:
+    if "enum" in schema or "const" in schema:
+        return ", ".join(str(choice) for choice in schema.get("enum", [schema.get("const")]))
+    if "pattern" in schema:
+        return str(schema.get("description") or f"texts of the form {schema['pattern']}")
+    kind = schema.get("type")
+    if kind == "array":
+        most = f"at most {schema['maxItems']:,} " if "maxItems" in schema else ""
+        return f"lists of {most}{_allowed(schema['items'], root)}"
+    if kind == "string":
+        # What a text must say is known to a validator; the field's description tells it.
+        return f"texts{_length(schema)}" if _length(schema) else _told(around)
+    return f"{_KINDS[str(kind)]}{_names(schema)}{_range(schema)}"
+
+
+def _names(schema: Schema) -> str:
+    names = ", ".join(_fields(schema))
+    return f" with {names}" if names else ""
+
+
+def _told(schema: Schema) -> str:
+    told = schema.get("description")
+    return f"texts ({told.rstrip('.')})" if told else "texts"
+
+
+def _length(schema: Schema) -> str:
+    least, most = schema.get("minLength"), schema.get("maxLength")
+    if least and most:
+        return f" of {least:,} to {most:,} characters"
+    return f" of at most {most:,} characters" if most else ""
+
+
+def _range(schema: Schema) -> str:
+    """Return the limits of a number: `` from 1 to 10``, `` above 0 and up to 10``."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f" from {_number(low)} to {_number(high)}"
+    limits = (
+        ("from", low),
+        ("above", schema.get("exclusiveMinimum")),
+        ("up to", high),
+        ("below", schema.get("exclusiveMaximum")),
+    )
+    said = [f"{word} {_number(limit)}" for word, limit in limits if limit is not None]
+    return f" {' and '.join(said)}" if said else ""
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"

@@ -1,0 +1,123 @@
+"""What is said of a refused spec: field, value, what is allowed, and where to correct it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daemon.errors import SpecRefusedError
+from daemon.specs import parse_request, parse_spec
+
+FILE = {"name": "rows.jsonl", "sha256": "0" * 64}
+TRAIN = {"model": "m", "data": {"rows": FILE}}
+INFER = {"model": "m", "prompt": "x"}
+
+
+def refused_spec(kind: str, spec: object) -> SpecRefusedError:
+    with pytest.raises(SpecRefusedError) as caught:
+        parse_spec(kind, spec)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iters": 0}, "iters = 0: allowed are whole numbers from 1 to 10,000,000"),
+        ({"iters": 10**8}, "iters = 100000000: allowed are whole numbers from 1 to 10,000,000"),
+        ({"iters": 1.5}, "iters = 1.5: allowed are whole numbers from 1 to 10,000,000"),
+        ({"iters": "a"}, "iters = 'a': allowed are whole numbers from 1 to 10,000,000"),
+        ({"learning_rate": 0}, "learning_rate = 0: allowed are numbers above 0 and up to 10"),
+        ({"dropout": 1}, "dropout = 1: allowed are numbers from 0 and below 1"),
+        ({"scale": float("inf")}, "scale = inf: allowed are numbers above 0 and up to 10,000"),
+        (
+            {"num_layers": "x"},
+            "num_layers = 'x': allowed are whole numbers from 1 to 10,000, or all",
+        ),
+        ({"fine_tune_type": "x"}, "fine_tune_type = 'x': allowed are lora, dora, full"),
+        ({"test": "perhaps"}, "test = 'perhaps': allowed are true and false"),
+        (
+            {"keys": ["a b"]},
+            "keys.0 = 'a b': allowed are names of layers (1 to 100 letters, digits, _ and dots)",
+        ),
+        ({"resume": "x"}, "resume: 'x' does not name a job: write job:N or job:N@STEP"),
+        ({"data": 5}, "data = 5: allowed are objects with train, valid, test, rows"),
+        (
+            {"data": {"rows": FILE | {"sha256": "0"}}},
+            "data.rows.sha256 = '0': allowed are the 64 hex digits of a SHA-256",
+        ),
+        (
+            {"data": {"rows": FILE | {"name": ""}}},
+            "data.rows.name = '': allowed are texts of 1 to 255 characters",
+        ),
+    ],
+)
+def test_a_value_is_refused_with_what_is_allowed(options: dict[str, Any], message: str) -> None:
+    error = refused_spec("train", TRAIN | options)
+    (option,) = options
+    assert error.message == message
+    assert error.remedy == f"correct --{option.replace('_', '-')}"
+    assert str(error.field).startswith(option)
+
+
+def test_a_long_value_is_shortened_and_a_length_is_said() -> None:
+    error = refused_spec("train", TRAIN | {"sample_prompt": "x" * 100_001})
+    assert len(error.message) < 200
+    assert error.message.endswith("…: allowed are texts of at most 100,000 characters")
+
+
+def test_lists_say_how_long_they_may_be() -> None:
+    assert "lists of at most 64 texts" in refused_spec("infer", INFER | {"stop": "a"}).message
+
+
+def test_each_way_to_give_a_value_is_said() -> None:
+    message = refused_spec("infer", INFER | {"adapter": 5}).message
+    assert "texts (job:N, job:N@STEP, or uploaded files), or objects with weights" in message
+
+
+def test_a_missing_option_is_called_as_on_the_command_line() -> None:
+    error = refused_spec("train", {"data": {"rows": FILE}})
+    assert (error.message, error.field) == ("model is missing", "model")
+    assert error.remedy == "give --model, in a spec model"
+
+
+def test_an_unknown_option_lists_the_known_ones() -> None:
+    error = refused_spec("infer", INFER | {"tempo": 1})
+    assert error.message == "tempo: there is no such option"
+    assert "max_tokens, temp, top_p" in str(error.remedy)
+    assert "\n" not in refused_spec("infer", INFER | {"a\nb": 1}).message
+
+
+def test_one_prompt_or_one_file_is_needed() -> None:
+    assert "neither given" in refused_spec("infer", {"model": "m"}).message
+    assert "both given" in refused_spec("infer", INFER | {"prompts": FILE}).message
+
+
+@pytest.mark.parametrize(
+    ("request_", "message", "remedy"),
+    [
+        ({"priority": "x"}, "priority = 'x': allowed are low, normal, high", "correct --priority"),
+        ({"after": [0]}, "after.0 = 0: allowed are whole numbers from 1", "correct --after"),
+        ({"begin_at": "x"}, "begin_at = 'x': allowed are numbers", "correct --begin"),
+        (
+            {"time_limit_seconds": 0},
+            "time_limit_seconds = 0: allowed are numbers above 0 and up to 31,622,400",
+            "correct --time-limit",
+        ),
+        ({"spec": 3}, "spec = 3: allowed are objects", "correct spec"),
+        ({"q": 1}, "q: there is no such option", "there are: kind, spec, name,"),
+    ],
+)
+def test_the_request_is_refused_likewise(
+    request_: dict[str, Any], message: str, remedy: str
+) -> None:
+    with pytest.raises(SpecRefusedError) as caught:
+        parse_request({"kind": "noop", "spec": {}} | request_)
+    assert caught.value.message == message
+    assert str(caught.value.remedy).startswith(remedy)
+
+
+@pytest.mark.parametrize("body", [5, None, [], "x"])
+def test_what_is_no_object_is_no_job(body: object) -> None:
+    with pytest.raises(SpecRefusedError, match=r": allowed are objects with kind"):
+        parse_request(body)
