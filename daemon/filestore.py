@@ -49,9 +49,9 @@ class FileStore:
         """Return where the content with this hash lives, if it does."""
         return self.folder / sha256[:2] / sha256
 
-    def begin(self) -> Part:
-        """Begin an upload."""
-        return Part(self.folder / f"{secrets.token_hex(8)}{_PART}")
+    def begin(self, *, spare: int = 0) -> Part:
+        """Begin an upload that leaves ``spare`` bytes of the disk free, whatever its size."""
+        return Part(self, self.folder / f"{secrets.token_hex(8)}{_PART}", spare)
 
     def adopt(self, part: Part, sha256: str) -> None:
         """Give a finished upload its name; content that is there already is the same."""
@@ -65,16 +65,16 @@ class FileStore:
         """Delete the content with this hash, if it is there."""
         self.path(sha256).unlink(missing_ok=True)
 
-    def check_space(self, size: int, *, spare: int) -> None:
-        """Refuse what would leave less than ``spare`` bytes free.
+    def check_space(self, size: int, *, spare: int, written: int = 0) -> None:
+        """Refuse what would leave less than ``spare`` bytes free once it is written to its end.
 
         Raises:
             DiskFullError: names the size and what is free.
         """
         free = shutil.disk_usage(self.folder).free
-        if size + spare > free:
+        if size - written + spare > free:
             raise DiskFullError(
-                f"the upload has {size / 1e6:,.0f} MB, and the daemon's disk has "
+                f"the upload has at least {size / 1e6:,.0f} MB, and the daemon's disk has "
                 f"{free / 1e6:,.0f} MB free, of which {spare / 1e6:,.0f} MB stay free",
                 remedy="free space on it, or ask an admin of this daemon",
             )
@@ -88,8 +88,10 @@ class FileStore:
 class Part:
     """An upload on its way. As a context it deletes its file unless that was renamed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store: FileStore, path: Path, spare: int) -> None:
         self.path = path
+        self._store = store
+        self._spare = spare
         self.bytes = 0
         self._digest = hashlib.sha256()
         self._file = path.open("xb", buffering=0)
@@ -107,12 +109,18 @@ class Part:
         self.path.unlink(missing_ok=True)
 
     def write(self, piece: bytes | bytearray) -> None:
-        """Append a piece."""
+        """Append a piece.
+
+        Raises:
+            DiskFullError: it would take the space that is to stay free.
+        """
+        size = self.bytes + len(piece)
+        self._store.check_space(size, spare=self._spare, written=self.bytes)
         self._digest.update(piece)
         left = memoryview(piece)
         while left:
             left = left[self._file.write(left) :]
-        self.bytes += len(piece)
+        self.bytes = size
 
     def finish(self, sha256: str) -> None:
         """Sync the file, once its content is known to be the promised one.

@@ -56,10 +56,12 @@ def has_blob(sha256: str, service: Services, person: Asker) -> Response:
 async def put_blob(request: Request, sha256: str, service: Services, person: Asker) -> Json:
     """Take a file, hashing it as it comes."""
     filestore.check_sha256(sha256)
-    await asyncio.to_thread(_check_room, service, person, sha256, _announced(request))
+    share = await asyncio.to_thread(_share_left, service, person, sha256)
+    share.check(_announced(request))
     try:
-        with service.store.begin() as part:
-            await _receive(request, part, service.config.max_upload_bytes)
+        service.store.check_space(_announced(request), spare=SPARE_DISK)
+        with service.store.begin(spare=SPARE_DISK) as part:
+            await _receive(request, part, share)
             await asyncio.to_thread(part.finish, sha256)
             await service.write(partial(_keep, service, person, part, sha256))
     except OSError as error:
@@ -75,37 +77,46 @@ def _announced(request: Request) -> int:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
 
 
-def _check_room(service: Service, person: Person, sha256: str, size: int) -> None:
-    """Refuse what is too large for the daemon, for this user's share or for the disk."""
-    most = service.config.max_upload_bytes
-    if size > most:
-        raise _too_large(size, most)
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """What one file may have: ``most`` bytes, ``unused`` of which the user's other files have."""
+
+    most: int
+    unused: int
+
+    def check(self, size: int) -> None:
+        """Refuse a file of ``size`` bytes or more.
+
+        Raises:
+            TooLargeError: says which bound it passes.
+        """
+        if size > self.most:
+            raise TooLargeError(
+                f"the file has at least {size:,} bytes; this daemon takes files of at most "
+                f"{self.most:,}",
+                remedy="ask an admin to raise max_upload_bytes in the daemon's config.toml",
+            )
+        if self.unused + size > self.most:
+            raise TooLargeError(
+                f"your uploads that no job uses have {self.unused / 1e6:,.0f} MB already; with "
+                f"this file they would pass the {self.most / 1e6:,.0f} MB that one user may have",
+                remedy="they are forgotten after a day; or submit the jobs that they are for",
+            )
+
+
+def _share_left(service: Service, person: Person, sha256: str) -> _Share:
     unused = service.read(
         lambda session: unused_bytes(session, ledger_user(session, person), besides=sha256)
     )
-    if unused + size > most:
-        raise TooLargeError(
-            f"your uploads that no job uses have {unused / 1e6:,.0f} MB already; with this file "
-            f"they would pass the {most / 1e6:,.0f} MB that one user may have",
-            remedy="they are forgotten after a day; or submit the jobs that they are for",
-        )
-    service.store.check_space(size, spare=SPARE_DISK)
+    return _Share(most=service.config.max_upload_bytes, unused=unused)
 
 
-def _too_large(size: int, most: int) -> TooLargeError:
-    return TooLargeError(
-        f"the file has at least {size:,} bytes; this daemon takes files of at most {most:,}",
-        remedy="ask an admin to raise max_upload_bytes in the daemon's config.toml",
-    )
-
-
-async def _receive(request: Request, part: filestore.Part, most: int) -> None:
+async def _receive(request: Request, part: filestore.Part, share: _Share) -> None:
     """Write the body in pieces that are worth a thread's while."""
     piece = bytearray()
     async for chunk in request.stream():
         piece += chunk
-        if part.bytes + len(piece) > most:
-            raise _too_large(part.bytes + len(piece), most)
+        share.check(part.bytes + len(piece))
         if len(piece) >= _PIECE:
             await asyncio.to_thread(part.write, piece)
             piece = bytearray()

@@ -96,6 +96,19 @@ def test_unused_uploads_of_one_user_are_bounded(peer: Any) -> None:
     assert "no job uses" in answer.error["message"]
 
 
+def test_unused_uploads_count_for_chunked_ones_too(stage: Any, peer: Any) -> None:
+    first = b"a" * 600_000
+    assert peer.ask("PUT", f"/blobs/{digest_of(first)}", first).status == 201
+    pieces = iter([b"b" * 100_000] * 6)
+    with suppress(BrokenPipeError):  # it is answered before it has been read to its end
+        peer.connection.request("PUT", f"/blobs/{'0' * 64}", body=pieces, encode_chunked=True)
+
+    answer = peer.connection.getresponse()
+    assert answer.status == 413
+    assert b"no job uses" in answer.read()
+    assert parts_left(stage) == []
+
+
 def write_log(stage: Any, number: int, text: str) -> None:
     stage.paths.job(number).mkdir(exist_ok=True)
     with stage.paths.log(number).open("a") as log:

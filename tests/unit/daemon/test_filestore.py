@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_a_file_that_does_not_fit_is_refused(store: FileStore) -> None:
     store.check_space(1, spare=0)
     with pytest.raises(DiskFullError, match="MB free"):
         store.check_space(2**60, spare=0)
+
+
+def test_an_upload_of_unknown_size_leaves_the_spare_space(store: FileStore) -> None:
+    free = shutil.disk_usage(store.folder).free
+    with pytest.raises(DiskFullError, match="MB stay free"), store.begin(spare=2 * free) as part:
+        part.write(CONTENT)
+
+    assert files(store) == []
 
 
 @pytest.mark.parametrize("text", ["", "x", DIGEST.upper(), DIGEST + "0", DIGEST[:-1] + "\n"])
