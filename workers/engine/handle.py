@@ -27,6 +27,9 @@ _COMMAND = "import sys; from workers.engine.main import main; sys.exit(main(sys.
 _CHUNK = 1 << 18
 _LOG_TAIL = 1 << 16
 
+# Bytes of the engine's log after which the next engine begins a new one; one older is kept.
+_MAX_LOG = 10 * 2**20
+
 # What Metal says before it aborts the process, and what that means.
 _LAST_WORDS = (
     ("CallbackErrorTimeout", "a kernel ran longer than the GPU driver allows"),
@@ -230,7 +233,10 @@ def _keep_descriptors() -> None:
 
 
 def _open_log(log: Path) -> io.FileIO:
-    """Open ``log`` for appending, readable by its owner alone."""
+    """Open ``log`` for appending, readable by its owner alone; a long one is set aside first."""
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > _MAX_LOG:
+            log.replace(log.with_name(f"{log.name}.1"))
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return io.FileIO(descriptor, "a")
 
