@@ -21,14 +21,15 @@ COMPLETE = "_STUDIOQ_COMPLETE"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (docs/cli.md lists them)."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run(words)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         narrate("interrupted")
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
-        complain(error.format_message(), _help_command(error))
+        complain(_message(error, words), _help_command(error))
         return int(ExitCode.USAGE)
     except StudioqError as error:
         return complain_of(error)
@@ -51,6 +52,14 @@ def _run(arguments: Sequence[str]) -> int:
             return int(cli.invoke(ctx) or ExitCode.OK)
     except click.exceptions.Exit as ended:
         return ended.exit_code
+
+
+def _message(error: click.ClickException, words: Sequence[str]) -> str:
+    """Return what is wrong; a negative number is taken for an option, and is none."""
+    negative = next((word for word in words if word[:1] == "-" and word[1:].isdecimal()), None)
+    if negative is None or not isinstance(error, click.NoSuchOption):
+        return error.format_message()
+    return f"{negative!r} is neither an option nor a job's number; studioq list shows the numbers"
 
 
 def _help_command(error: click.ClickException) -> str | None:

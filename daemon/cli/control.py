@@ -34,7 +34,7 @@ def daemon() -> None:
 
 @daemon.command("run", examples=("studioq daemon run",))
 def run() -> None:
-    """Run the daemon in this terminal until ctrl-C."""
+    """Run the daemon in this terminal until ctrl-C, which ends all that it started."""
     from daemon.main import main
 
     main([])  # this command's own words are not the daemon's
@@ -116,8 +116,17 @@ def status(as_json: bool) -> None:
     "install",
     examples=("studioq daemon install --dry-run", "sudo studioq daemon install"),
 )
-@click.option("--user", metavar="NAME", help="Account that runs the daemon.")
-@click.option("--home", metavar="DIR", help="Folder of ledger, models and artifacts.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="Account that runs the daemon (default: studioq; macOS: _studioq).",
+)
+@click.option(
+    "--home",
+    metavar="DIR",
+    help="Folder of ledger, models and artifacts (default: /var/lib/studioq; macOS: "
+    "/Library/Application Support/studioq).",
+)
 @click.option(
     "--root", metavar="DIR", default="/", show_default=True, help="Write below DIR (packaging)."
 )

@@ -41,10 +41,10 @@ _STATE_COLUMN = 1
 @click.option(
     "--limit",
     metavar="COUNT",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=10_000),
     default=50,
     show_default=True,
-    help="Most lines.",
+    help="Most lines, up to 10000.",
 )
 @json_option
 def list_jobs(as_json: bool, **filters: Any) -> None:

@@ -18,7 +18,8 @@ _EXAMPLES = (
     "studioq train --model smollm2 --data rows.jsonl --iters 200",
     "studioq train --model smollm2 --data minutes/ --rank 16 --mask-prompt --test --follow",
     "studioq train --model smollm2 --data minutes/ --resume job:12@300 --time-limit 2h",
-    "N=$(studioq train --model smollm2 --data d/); studioq infer --adapter job:$N …",
+    "N=$(studioq train --model smollm2 --data minutes/)   # the infer waits for its end:",
+    'studioq infer --model smollm2 --adapter job:$N --prompt "Who spoke?" --follow',
 )
 
 

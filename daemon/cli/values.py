@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # older versions of click know no ParamType[…]
 
+# More than any job's number has; the daemon says which jobs there are.
+_MOST_DIGITS = 40
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -141,8 +144,10 @@ class JobNumber(Value):
     def read(self, value: Any) -> int:
         """Return the number."""
         text = str(value).removeprefix("job:")
-        if not (text.isascii() and text.isdigit()) or int(text) < 1:
-            raise ValueError(f"{value!r} is not a job's number; studioq list shows them")
+        readable = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+        if not readable or int(text) < 1:
+            shown = value if len(str(value)) <= _MOST_DIGITS else f"{text[:_MOST_DIGITS]}…"
+            raise ValueError(f"{shown!r} is not a job's number; studioq list shows them")
         return int(text)
 
     def shell_complete(
