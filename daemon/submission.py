@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from daemon import references, rows
 from daemon.access import Person, require_change, require_priority
 from daemon.defaults import PRIORITIES
-from daemon.errors import SpecRefusedError, UsageError
+from daemon.errors import ModelError, SpecRefusedError, UsageError
 from daemon.filestore import FileStore
 from daemon.ledger import jobs, queries
 from daemon.ledger.downloads import request_download
@@ -153,9 +153,18 @@ class Desk:
         name = getattr(spec, "model", None)
         if name is None or kind in TEST_KINDS or self.models.find(name) is not None:
             return False
+        self._check_links(name)
         if is_bundled(name) or is_hub_id(name):
             return True
         raise _unknown_model(name, self.models)
+
+    def _check_links(self, name: str) -> None:
+        try:
+            self.models.check_links(name)
+        except ModelError as error:
+            raise SpecRefusedError(
+                f"model = {name!r}: {error.message}", field="model", remedy=error.remedy
+            ) from None
 
     def _check_rows(self, spec: Spec, inputs: Inputs) -> None:
         """Read every row of the data, line by line."""

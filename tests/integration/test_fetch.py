@@ -19,6 +19,7 @@ COMMIT = "c" * 40
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "model.safetensors": b"weights" * 1000,
+    "consolidated.safetensors": b"weights" * 1000,
     "pytorch_model.bin": b"pickle",
     "README.md": b"# readme",
     "model.Q4.gguf": b"GGUF",
@@ -149,3 +150,29 @@ def test_a_hub_that_is_away_is_said_so(hub: ThreadingHTTPServer, tmp_path: Path)
     assert "cannot be reached" in said["error"]["message"]
     assert "offline" in said["error"]["message"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_weights_is_no_model(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+
+    (said,) = fetch(hub, tmp_path, "org/name")
+
+    assert "holds no weights" in said["error"]["message"]
+
+
+@pytest.mark.parametrize("model", ["org/name", "smollm2"])
+def test_a_link_that_leaves_the_root_is_named(
+    hub: ThreadingHTTPServer, tmp_path: Path, model: str
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("model.safetensors", "SmolLM2-135M-Instruct.Q4_1.gguf"):
+        (elsewhere / name).touch()
+    (root / model).parent.mkdir(parents=True)
+    (root / model).symlink_to(elsewhere)
+
+    (said,) = fetch(hub, root, model)
+
+    assert f"{root / model} is a link that leaves the model root" in said["error"]["message"]
+    assert "model_roots" in said["error"]["remedy"]
+    assert Hub.asked == []

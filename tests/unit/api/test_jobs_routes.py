@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,6 +260,23 @@ def test_an_unknown_model_names_roots_and_near_matches(stage: Any, peer: Any) ->
     assert answer.error["field"] == "model"
     assert "did you mean mistral?" in answer.error["message"]
     assert str(stage.paths.models) in answer.error["message"]
+
+
+def test_a_linked_model_outside_the_roots_says_what_to_do(
+    stage: Any, peer: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.gguf").touch()
+    (stage.paths.models / "org").mkdir()
+    (stage.paths.models / "org" / "mine").symlink_to(tmp_path)
+
+    answer = peer.ask(
+        "POST", "/jobs", {"kind": "infer", "spec": {"model": "org/mine", "prompt": "x"}}
+    )
+
+    assert answer.status == 422
+    assert answer.error["field"] == "model"
+    assert "leaves the model root" in answer.error["message"]
+    assert "model_roots" in answer.error["remedy"]
 
 
 def test_the_demo_model_is_fetched_first(peer: Any) -> None:
