@@ -330,8 +330,15 @@ def parse_spec(kind: str, spec: object) -> Spec:
 
 
 def load_spec(kind: str, spec: object) -> Spec:
-    """Rebuild a recorded spec; it was checked when it was accepted."""
-    return SPECS[kind].model_validate(spec)
+    """Rebuild a recorded spec, which was checked when it was accepted.
+
+    Raises:
+        SpecRefusedError: another version of studioq had recorded it, and it no longer fits.
+    """
+    try:
+        return SPECS[kind].model_validate(spec)
+    except ValidationError as error:
+        raise refusal(error, SPECS[kind]) from None
 
 
 def schema() -> dict[str, Any]:

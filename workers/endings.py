@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from daemon.errors import JobError, OutOfMemoryError, StudioqError, TimeLimitError
 from daemon.ledger.attempts import Ending
 from daemon.ledger.states import AttemptState
-from daemon.specs import refusal
 from workers.attempts import Cause, LiveAttempt
 from workers.keeper import Death
 from workers.protocol import Over
@@ -74,11 +71,9 @@ def failed(error: StudioqError, seconds: float = 0.0) -> Ending:
 
 
 def preparation_error(error: Exception) -> StudioqError:
-    """Return why a job cannot be prepared; a spec of an older studioq may no longer fit."""
+    """Return why a job cannot be prepared."""
     if isinstance(error, StudioqError):
         return error
-    if isinstance(error, ValidationError):
-        return refusal(error)
     return JobError(
         f"the job could not be prepared: {type(error).__name__}: {error}",
         remedy="this was not foreseen; an admin finds the details in the worker's log",

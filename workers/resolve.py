@@ -21,7 +21,7 @@ from daemon.ledger.tables import Attempt, Checkpoint
 from daemon.ledger.uploads import inputs_of
 from daemon.locate import Paths
 from daemon.models import ModelRoots
-from daemon.specs import load_spec
+from daemon.specs import Spec, load_spec
 from workers.checkpoints import is_whole
 from workers.failures import disk_errors
 from workers.protocol import Start
@@ -46,10 +46,11 @@ def resolve(session: Session, claim: Claim, *, paths: Paths, roots: ModelRoots) 
         JobError: an uploaded file, the model or the adapter is not there, or the disk is full.
         NotFoundError: the job whose adapter is wanted does not exist.
     """
-    inputs = _inputs(session, claim, paths)
+    spec = load_spec(claim.kind, claim.spec)
+    inputs = _inputs(session, claim, paths) if spec.input_files() else {}
     checkpoint, step = _last_checkpoint(session, claim, paths)
     model = _model(claim, roots)
-    adapter = _adapter(session, claim, paths, inputs)
+    adapter = _adapter(session, claim, paths, inputs, spec)
     start = Start(
         attempt=claim.fence,
         job=claim.job_id,
@@ -92,9 +93,11 @@ def _model(claim: Claim, roots: ModelRoots) -> Path | None:
     return path
 
 
-def _adapter(session: Session, claim: Claim, paths: Paths, inputs: dict[str, Path]) -> Path | None:
+def _adapter(
+    session: Session, claim: Claim, paths: Paths, inputs: dict[str, Path], spec: Spec
+) -> Path | None:
     """Return the folder of the adapter to start with, from another job or from uploaded files."""
-    for reference in load_spec(claim.kind, claim.spec).job_references().values():
+    for reference in spec.job_references().values():
         # Whether its user may use it was decided when the job was accepted.
         return find_adapter(session, paths, reference, claim.user_id, True)
     if not _ADAPTER_PLACES.keys() <= inputs.keys():

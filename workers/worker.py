@@ -169,7 +169,9 @@ class StudioqWorker(BaseWorker):  # type: ignore[misc]
             self._runner.tick(_TICK)
             return
         try:
-            self._waiting.blpop([wake_key(self._ledger_id)], timeout=defaults.WAKE_TIMEOUT)
+            if self._waiting.blpop([wake_key(self._ledger_id)], timeout=defaults.WAKE_TIMEOUT):
+                # A token says that there is news; the ledger need not be asked whether.
+                self._idle_at = None
         except RedisError as error:
             log.debug("action=redis_away error=%s", error)
             self._runner.tick(defaults.WAKE_TIMEOUT)

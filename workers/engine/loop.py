@@ -14,10 +14,9 @@ from queue import SimpleQueue
 from typing import cast
 
 import mlx.core as mx
-from pydantic import ValidationError
 
 from daemon.errors import JobError
-from daemon.specs import Spec, load_spec, refusal
+from daemon.specs import load_spec
 from workers.engine.outbox import Outbox
 from workers.engine.outcomes import End, Outcome, failure, log_traceback
 from workers.engine.random_states import RandomStates
@@ -206,7 +205,7 @@ def _context(start: Start, models: ModelCache) -> Context:
     return Context(
         job=start.job,
         attempt=start.number,
-        spec=_spec(start),
+        spec=load_spec(start.kind, start.spec),
         folder=Path(start.folder),
         models=models,
         inputs={place: Path(path) for place, path in start.inputs.items()},
@@ -214,14 +213,6 @@ def _context(start: Start, models: ModelCache) -> Context:
         adapter=_path(start.adapter),
         checkpoint=_path(start.checkpoint),
     )
-
-
-def _spec(start: Start) -> Spec:
-    """Rebuild the spec; one that an older studioq recorded may no longer fit."""
-    try:
-        return load_spec(start.kind, start.spec)
-    except ValidationError as error:
-        raise refusal(error) from None
 
 
 def _path(text: str | None) -> Path | None:

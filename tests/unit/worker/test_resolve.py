@@ -113,7 +113,7 @@ def test_what_is_missing_is_named(ledger: Ledger, paths: Paths, claim: MakeClaim
     with pytest.raises(ModelError, match="'nowhere'"):
         resolved(ledger, paths, claim(model="nowhere"))
     with pytest.raises(JobError, match=r"rows\.jsonl"):
-        resolved(ledger, paths, claim(inputs={"data.rows": ("rows.jsonl", SHA)}))
+        resolved(ledger, paths, claim(inputs={"data.rows": ("rows.jsonl", SHA)}, **TRAIN))
 
 
 def test_a_later_attempt_goes_on_from_the_newest_checkpoint_there_is(
