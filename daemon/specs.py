@@ -333,7 +333,7 @@ def load_spec(kind: str, spec: object) -> Spec:
     """Rebuild a recorded spec, which was checked when it was accepted.
 
     Raises:
-        SpecRefusedError: another version of studioq had recorded it, and it no longer fits.
+        SpecRefusedError: it was recorded by another version, and no longer fits.
     """
     try:
         return SPECS[kind].model_validate(spec)

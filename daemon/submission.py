@@ -244,7 +244,7 @@ def _repeated(old: Job) -> NewJob:
 
 def _unknown_model(name: str, models: ModelRoots) -> SpecRefusedError:
     known = [entry.name for entry in models.list()]
-    near = difflib.get_close_matches(name, [*known, "smollm2"], n=3)
+    near = difflib.get_close_matches(name, sorted({*known, "smollm2"}), n=3)
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
     looked = ", ".join(str(root) for root in models.roots)
     return SpecRefusedError(

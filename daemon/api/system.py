@@ -36,7 +36,7 @@ _NO_ENGINE: dict[str, Any] = {
 _SHOWN = {
     DownloadState.PENDING: "downloading",
     DownloadState.RUNNING: "downloading",
-    DownloadState.FAILED: "available",
+    DownloadState.FAILED: "failed",
 }
 
 
@@ -64,9 +64,14 @@ def _ledger_status(session: Session, worker_pid: int | None) -> dict[str, Any]:
     return {
         "revision": current_revision(session),
         "draining": is_draining(session),
-        "engine": _NO_ENGINE | (worker.engine if worker is not None and lives else {}),
+        "engine": _NO_ENGINE | (_shown(worker.engine) if worker is not None and lives else {}),
         "jobs": queries.job_counts(session),
     }
+
+
+def _shown(engine: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only identifies the process to us."""
+    return {name: value for name, value in engine.items() if name != "started"}
 
 
 @router.get("/schema")

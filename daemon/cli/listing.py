@@ -11,7 +11,7 @@ from daemon.cli.command import command, json_option, open_client, print_json
 from daemon.cli.narration import narrate
 from daemon.cli.states import STATES, coloured, done, note, state_word
 from daemon.cli.table import Column, render, terminal_width
-from daemon.cli.units import duration, seconds_between
+from daemon.cli.units import duration, running_seconds
 
 _COLUMNS = (
     Column(title="#", right=True),
@@ -71,7 +71,7 @@ def render_jobs(jobs: Any, now: datetime, *, width: int | None) -> list[str]:
 
 
 def _row(job: Any, now: datetime) -> list[str]:
-    ran = seconds_between(job["started_at"], job["ended_at"], now)
+    ran = running_seconds(job, now)
     return [
         str(job["id"]),
         state_word(job["state"]),

@@ -43,5 +43,6 @@ def _compare(client: Client, number: int) -> int:
         narrate(f"job {number} made nothing that can be compared with job {job['repeats']}")
         return int(ExitCode.OK)
     same = job["identical"]
-    narrate(f"job {number} {'repeats' if same else 'differs from'} job {job['repeats']}")
+    told = "identical to" if same else "different from"
+    narrate(f"the outputs are {told} those of job {job['repeats']}, by their hashes")
     return int(ExitCode.OK if same else ExitCode.JOB_FAILED)

@@ -59,14 +59,22 @@ def render_job(job: Any, now: datetime, *, width: int | None) -> Iterator[str]:
     yield from _section("error", _error(job))
     yield from _section("spec", _pairs(job["spec"]))
     yield from _section("attempts", _attempts(job, now, width))
-    yield from _section("metrics", _pairs({k: units.number(v) for k, v in job["metrics"].items()}))
+    yield from _section("metrics", _pairs(_metrics(job["metrics"])))
     yield from _section("artifacts", _artifacts(job, width))
+
+
+def _metrics(values: dict[str, float]) -> dict[str, str]:
+    """Write each measured number, and bytes as sizes."""
+    return {
+        name: units.size(int(value)) if name.endswith("_bytes") else units.number(value)
+        for name, value in values.items()
+    }
 
 
 def _head(job: Any, now: datetime) -> list[str]:
     state = coloured(job["state"], state_word(job["state"]))
     told = [part for part in (state, done(job), "" if job.get("error") else note(job)) if part]
-    ran = units.seconds_between(job["started_at"], job["ended_at"], now)
+    ran = units.running_seconds(job, now)
     return _pairs(
         {
             "state": ", ".join(told),

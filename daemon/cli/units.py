@@ -7,6 +7,7 @@ exactly what the daemon said; so nothing here is ever parsed again.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 
 def seconds_between(start: str | None, end: str | None, now: datetime) -> float | None:
@@ -15,6 +16,13 @@ def seconds_between(start: str | None, end: str | None, now: datetime) -> float 
         return None
     last = now if end is None else parse(end)
     return max(0.0, (last - parse(start)).total_seconds())
+
+
+def running_seconds(job: Any, now: datetime) -> float | None:
+    """Return how long a job has run: the sum of its attempts, or since its start while it runs."""
+    if job["ended_at"] is not None and job.get("gpu_seconds"):
+        return float(job["gpu_seconds"])
+    return seconds_between(job["started_at"], job["ended_at"], now)
 
 
 def parse(text: str) -> datetime:

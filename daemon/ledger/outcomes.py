@@ -59,11 +59,16 @@ def job_after(job: JobRow, ending: Ended, *, now: float) -> Values:
         reason = f"failed and is tried again: {ending.reason}"
         return {**_queued(job, reason, now=now), "retries_left": job.retries_left - 1}
     if outcome is not None:
-        why = None if outcome == JobState.SUCCEEDED else ending.reason
+        why = _told(job) if outcome == JobState.SUCCEEDED else ending.reason
         return _ended(outcome, why, ending.error, now=now)
     if ending.state == AttemptState.INTERRUPTED:
         return _interrupted(job, ending, now=now)
     return _queued(job, ending.reason, now=now)
+
+
+def _told(job: JobRow) -> str | None:
+    """Return what is to be known of a success."""
+    return "finished early, as its user asked" if job.wish == Wish.FINISH else None
 
 
 def _ended(

@@ -339,7 +339,7 @@ def test_following_a_training_shows_its_log(home: Home, rows: Path) -> None:
 def test_a_repeated_training_has_the_same_bytes(home: Home, trained: int) -> None:
     done = home.run("repeat", trained, "--wait")
     assert done.returncode == 0, done.stderr
-    assert f"repeats job {trained}" in done.stderr
+    assert f"identical to those of job {trained}" in done.stderr
 
 
 def test_an_upload_travels_once(home: Home, client: Client) -> None:
