@@ -25,7 +25,7 @@ from daemon.errors import ModelError, SpecRefusedError, UsageError
 from daemon.filestore import FileStore
 from daemon.ledger import jobs, queries
 from daemon.ledger.downloads import request_download
-from daemon.ledger.jobs import NewJob
+from daemon.ledger.jobs import NewJob, Submitted
 from daemon.ledger.store import Ledger
 from daemon.ledger.tables import Job, User
 from daemon.ledger.uploads import has_uploaded, inputs_of
@@ -50,16 +50,6 @@ _LAST_TIME = 253_402_300_799.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submitted:
-    """The job as the answer names it, and its dispatch number if it is queued."""
-
-    id: int
-    state: str
-    reason: str | None
-    dispatch: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Draft:
     """A checked submission that only waits to be written."""
 
@@ -77,8 +67,7 @@ class Draft:
         if self.job.needs_download and self.job.model is not None:
             request_download(session, self.job.model, now=now)
         new = replace(self.job, user_id=user.id)
-        job = jobs.submit(session, new, actor=self.person.name, now=now)
-        return Submitted(id=job.id, state=job.state, reason=job.reason, dispatch=job.dispatch)
+        return jobs.submit(session, new, actor=self.person.name, now=now)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,12 @@ from daemon.api.service import Asker, JobNumber, Service, Services
 from daemon.defaults import PRIORITIES
 from daemon.errors import UsageError
 from daemon.ledger import details, jobs, queries
+from daemon.ledger.jobs import Submitted
 from daemon.ledger.states import JobState
 from daemon.ledger.tables import Job
 from daemon.references import MAX_NUMBER
 from daemon.specs import SPECS
-from daemon.submission import Draft, Submitted, check_level
+from daemon.submission import Draft, check_level
 
 router = APIRouter()
 
@@ -247,6 +248,6 @@ async def _act(service: Service, number: int, person: Person, act: Act) -> Json:
         owner = queries.standing(session, number)
         require_change(person, owner.owner_uid, job=number, owner=owner.owner)
         job = act(session, number, actor=person.name, now=service.clock())
-        return Submitted(id=job.id, state=job.state, reason=job.reason, dispatch=job.dispatch)
+        return Submitted.of(job)
 
     return _changed(await service.write_job(change))

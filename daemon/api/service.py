@@ -21,13 +21,14 @@ from daemon.api.watch import JobWatch
 from daemon.config import Config
 from daemon.errors import NotFoundError
 from daemon.filestore import FileStore
+from daemon.ledger.jobs import Submitted
 from daemon.ledger.states import JobState
 from daemon.ledger.store import Ledger
 from daemon.ledger.writer import Writer
 from daemon.locate import Paths
 from daemon.models import ModelRoots
 from daemon.references import MAX_NUMBER
-from daemon.submission import Desk, Submitted
+from daemon.submission import Desk
 
 T = TypeVar("T")
 

@@ -20,6 +20,10 @@ from daemon.ledger.tables import Dependency, Download, Job, JobEvent, JobInput
 
 DAEMON = "daemon"
 
+# Statements of the road that every job takes are built once (see daemon.ledger.revision).
+_JOBS = cast("Table", Job.__table__)
+_SUBMIT = insert(_JOBS).returning(_JOBS.c.id)
+_FREE = {"state": JobState.QUEUED, "dispatch": 1}
 _RECORD = insert(cast("Table", JobEvent.__table__))
 _DEPENDENTS = (
     select(Job.id)
@@ -49,6 +53,21 @@ class NewJob:
     inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A job as an answer names it, and its dispatch number if it is queued."""
+
+    id: int
+    state: str
+    reason: str | None
+    dispatch: int
+
+    @classmethod
+    def of(cls, job: Job) -> Submitted:
+        """Return what is to be said of ``job`` after a change."""
+        return cls(id=job.id, state=job.state, reason=job.reason, dispatch=job.dispatch)
+
+
 def get_job(session: Session, number: int) -> Job:
     """Return the job.
 
@@ -76,41 +95,49 @@ def record_event(
     session.connection().execute(_RECORD, values)
 
 
-def submit(session: Session, new: NewJob, *, actor: str, now: float) -> Job:
+def submit(session: Session, new: NewJob, *, actor: str, now: float) -> Submitted:
     """Write a new job in the state that follows from what it waits for."""
-    job = Job(
-        user_id=new.user_id,
-        kind=new.kind,
-        name=new.name,
-        state=JobState.HELD if new.hold else JobState.WAITING,
-        reason="held by its user" if new.hold else None,
-        priority=new.priority,
-        model=new.model,
-        spec=dict(new.spec),
-        share=new.share,
-        begin_at=new.begin_at,
-        time_limit_seconds=new.time_limit_seconds,
-        retries_left=new.retries,
-        needs_download=new.needs_download,
-        repeats_id=new.repeats_id,
-        created_at=now,
-        dispatch=0,
-        revision=next_revision(session),
-    )
-    if not (new.hold or new.after or new.needs_download or _start_time(job, now)):
-        _enqueue(job, now=now)
-    session.add(job)
-    session.flush()
+    free = not (new.hold or new.after or new.needs_download or _starts_later(new.begin_at, now))
+    values = {**_row_of(new, now), **(_FREE | {"queued_at": now} if free else {})}
+    values["revision"] = next_revision(session)
+    number: int = session.connection().execute(_SUBMIT, values).scalar_one()
     for needed in sorted(set(new.after)):
         get_job(session, needed)
-        session.add(Dependency(job_id=job.id, needs_id=needed))
+        session.add(Dependency(job_id=number, needs_id=needed))
     for place, (name, sha256) in new.inputs.items():
-        session.add(JobInput(job_id=job.id, place=place, name=name, sha256=sha256))
-    record(session, job, "submitted", actor=actor, now=now)
+        session.add(JobInput(job_id=number, place=place, name=name, sha256=sha256))
+    record_event(session, number, "submitted", actor=actor, now=now)
+    if free or new.hold:
+        return Submitted(
+            id=number, state=values["state"], reason=values["reason"], dispatch=values["dispatch"]
+        )
     session.flush()
-    if job.state == JobState.WAITING:
-        _settle(session, job, now=now)
-    return job
+    job = session.get_one(Job, number)
+    _settle(session, job, now=now)
+    return Submitted.of(job)
+
+
+def _row_of(new: NewJob, now: float) -> dict[str, Any]:
+    """Return the columns of a job that still waits, or is held."""
+    return {
+        "user_id": new.user_id,
+        "kind": new.kind,
+        "name": new.name,
+        "state": JobState.HELD if new.hold else JobState.WAITING,
+        "reason": "held by its user" if new.hold else None,
+        "priority": new.priority,
+        "model": new.model,
+        "spec": dict(new.spec),
+        "share": new.share,
+        "begin_at": new.begin_at,
+        "time_limit_seconds": new.time_limit_seconds,
+        "retries_left": new.retries,
+        "needs_download": new.needs_download,
+        "repeats_id": new.repeats_id,
+        "created_at": now,
+        "queued_at": None,
+        "dispatch": 0,
+    }
 
 
 def _settle(session: Session, job: Job, *, now: float) -> None:
@@ -192,9 +219,12 @@ def _download_text(model: str, download: Download | None) -> str:
 
 
 def _start_time(job: Job, now: float) -> _Obstacle | None:
-    if job.begin_at is not None and job.begin_at > now:
-        return _Obstacle(text="waits for its start time")
-    return None
+    late = _starts_later(job.begin_at, now)
+    return _Obstacle(text="waits for its start time") if late else None
+
+
+def _starts_later(begin_at: float | None, now: float) -> bool:
+    return begin_at is not None and begin_at > now
 
 
 def _enqueue(job: Job, *, now: float) -> None:
