@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -136,10 +137,11 @@ def run_fast(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 class RedisServer:
-    """A real Valkey server on a Unix socket in a folder of its own, which it owns alone."""
+    """A real server on a Unix socket in a folder of its own: the wheel's Valkey, or another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str | None = None) -> None:
         self.folder = folder
+        self._program = program
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -156,7 +158,14 @@ class RedisServer:
 
         options = f"--port 0 --unixsocket {self.socket} --unixsocketperm 700 --dir {self.folder}"
         self._process = subprocess.Popen(
-            [str(get_binary_path()), *options.split(), "--appendonly", "yes", "--save", ""],
+            [
+                self._program or str(get_binary_path()),
+                *options.split(),
+                "--appendonly",
+                "yes",
+                "--save",
+                "",
+            ],
             stdout=subprocess.DEVNULL,
         )
         while not self._answers():
@@ -180,12 +189,31 @@ class RedisServer:
                 return False
 
 
+@contextmanager
+def running_server(program: str | None = None) -> Iterator[RedisServer]:
+    """Run an empty server; its folder is short, for the limit on socket paths."""
+    folder = Path(tempfile.mkdtemp(prefix="sq-"))
+    server = RedisServer(folder, program)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder)
+
+
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A running, empty server; its folder is short, for the limit on socket paths."""
-    folder = Path(tempfile.mkdtemp(prefix="sq-"))
-    server = RedisServer(folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
+    """A running, empty Valkey server."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["the wheel's Valkey", "redis-server"])
+def any_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """Each server in turn; the system's own Redis only where it is installed."""
+    program = shutil.which("redis-server") if request.param == "redis-server" else None
+    if request.param == "redis-server" and program is None:
+        pytest.skip("redis-server is not installed")
+    with running_server(program) as server:
+        yield server

@@ -349,9 +349,9 @@ def test_an_idle_worker_of_another_version_is_replaced(studio: Studio) -> None:
     assert not psutil.pid_exists(before)
 
 
-def test_a_configured_redis_is_used_and_left_alone(studio: Studio, redis_server: Any) -> None:
+def test_a_configured_redis_is_used_and_left_alone(studio: Studio, any_redis: Any) -> None:
     assert studio.stop() == []
-    studio.paths.config.write_text(f'redis_url = "{redis_server.url}"\n')
+    studio.paths.config.write_text(f'redis_url = "{any_redis.url}"\n')
     studio.start()
     with studio.client() as client:
         assert client.wait(client.submit("noop", {})["id"], PATIENCE)["state"] == "succeeded"
@@ -359,7 +359,7 @@ def test_a_configured_redis_is_used_and_left_alone(studio: Studio, redis_server:
 
     assert studio.stop() == []
 
-    assert psutil.pid_exists(redis_server.pid)
+    assert psutil.pid_exists(any_redis.pid)
     assert (
         not (studio.paths.locks / "redis.json").exists() or not studio.paths.redis_socket.exists()
     )
