@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,12 @@ def parse_time(text: str, now: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-class Value(_ParamType):
+class Value(_ParamType, ABC):
     """A kind of value whose ``read`` raises ValueError with what to write instead."""
 
+    @abstractmethod
     def read(self, value: Any) -> Any:
         """Return what the text means."""
-        raise NotImplementedError
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return what the text means, or tell the user."""
