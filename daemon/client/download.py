@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from daemon.client.inputs import hash_file
+from daemon.durable import sync_file
 from daemon.errors import ConflictError, FileDiffersError, NotFoundError, StudioqError
 
 if TYPE_CHECKING:
@@ -152,8 +153,7 @@ def _write(path: Path, blocks: Iterable[bytes]) -> str:
         for block in blocks:
             digest.update(block)
             file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     return digest.hexdigest()
 
 
