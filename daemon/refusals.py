@@ -17,10 +17,6 @@ from daemon.errors import SpecRefusedError
 _WORD = re.compile(r"\w{1,60}")
 _LONGEST_VALUE = 80
 
-# Where the command line calls a field otherwise.
-_OPTIONS = {"begin_at": "--begin", "time_limit_seconds": "--time-limit"}
-_NO_OPTIONS = frozenset({"kind", "spec"})
-
 _KINDS = {
     "boolean": "true and false",
     "integer": "whole numbers",
@@ -34,20 +30,25 @@ Schema = dict[str, Any]
 def refusal(error: ValidationError, model: type[BaseModel]) -> SpecRefusedError:
     """Turn pydantic's first complaint about a ``model`` into field, value and what is allowed."""
     first = error.errors(include_url=False)[0]
+    if first["type"] == "refused":  # daemon.specs.base.refused
+        words = first["ctx"]
+        return SpecRefusedError(words["said"], field=words["field"], remedy=words["remedy"])
     root = model.model_json_schema()
     fields, found = _walk(root, first["loc"])
     place = ".".join(fields)
     if first["type"] == "extra_forbidden":
         return _unknown(fields, first["loc"][-1], found)
-    remedy = f"correct {_option(fields[0])}" if fields else None
+    remedy = f"correct {_option(fields[0], root)}" if fields else None
     if first["type"] == "missing":
-        return SpecRefusedError(f"{place} is missing", field=place, remedy=_give(fields[0]))
+        return SpecRefusedError(f"{place} is missing", field=place, remedy=_give(fields[0], root))
     shown = _shown(first["input"])
     if first["type"] == "value_error":
         reason = first["msg"].removeprefix("Value error, ")
         said = reason if shown in reason or not place else f"{shown}: {reason}"
     else:
         said = f"{shown}: allowed are {_allowed(found, root)}"
+    if first["type"] == "multiple_of":
+        said = f"{said}; nearest: {_neighbours(first['input'], found, root)}"
     if not place:
         return SpecRefusedError(said, remedy="the options and their values: studioq COMMAND --help")
     joint = " = " if said.startswith(f"{shown}: ") else ": "
@@ -101,16 +102,24 @@ def _unknown(fields: list[str], name: object, schema: Schema) -> SpecRefusedErro
     return SpecRefusedError(f"{place}: there is no such option", field=place, remedy=remedy)
 
 
-def _option(field: str) -> str:
-    """Return the command line's name of a field, or the field where it has none."""
-    if field in _NO_OPTIONS:
-        return field
-    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+def _option(field: str, root: Schema) -> str:
+    """Return the command line's name of a field: its own, or the one that its schema names."""
+    named: str | None = _fields(root).get(field, {}).get("option")
+    return named or f"--{field.replace('_', '-')}"
 
 
-def _give(field: str) -> str:
-    option = _option(field)
+def _give(field: str, root: Schema) -> str:
+    option = _option(field, root)
     return f"give {option}" if option == field else f"give {option}, in a spec {field}"
+
+
+def _neighbours(value: int, schema: Schema, root: Schema) -> str:
+    """Return the allowed multiples below and above a number: ``96 and 104``."""
+    limits = next(branch for branch in _branches(schema, root) if "multipleOf" in branch)
+    step = limits["multipleOf"]
+    below = value // step * step
+    near = {min(max(near, limits["minimum"]), limits["maximum"]) for near in (below, below + step)}
+    return " and ".join(map(_number, sorted(near)))
 
 
 def _shown(value: object) -> str:
@@ -136,7 +145,12 @@ def _kind(schema: Schema, around: Schema, root: Schema) -> str:
     if kind == "string":
         # What a text must say is known to a validator; the field's description tells it.
         return f"texts{_length(schema)}" if _length(schema) else _told(around)
-    return f"{_KINDS[str(kind)]}{_names(schema)}{_range(schema)}"
+    return f"{_many(schema)}{_names(schema)}{_range(schema)}"
+
+
+def _many(schema: Schema) -> str:
+    step = schema.get("multipleOf")
+    return f"multiples of {step}" if step else _KINDS[str(schema["type"])]
 
 
 def _names(schema: Schema) -> str:

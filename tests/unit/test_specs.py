@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.errors import SpecRefusedError
-from daemon.specs import parse_request, parse_spec
+from daemon.specs import load_spec, parse_request, parse_spec
 
 FILE = {"name": "rows.jsonl", "sha256": "0" * 64}
 TRAIN = {"model": "m", "data": {"rows": FILE}}
@@ -121,3 +121,96 @@ def test_the_request_is_refused_likewise(
 def test_what_is_no_object_is_no_job(body: object) -> None:
     with pytest.raises(SpecRefusedError, match=r": allowed are objects with kind"):
         parse_request(body)
+
+
+DIFFUSE = {"prompt": "a red circle"}
+PICTURE = {"name": "photo.png", "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"prompt": " \n"},
+            "prompt = ' \\n': it is empty; allowed are texts of at most 10,000 characters that "
+            "say something",
+        ),
+        ({"prompt": 5}, "prompt = 5: allowed are texts of at most 10,000 characters"),
+        ({"n_images": 0}, "n_images = 0: allowed are whole numbers from 1 to 1,000"),
+        ({"n_images": 10_000}, "n_images = 10000: allowed are whole numbers from 1 to 1,000"),
+        (
+            {"width": 100},
+            "width = 100: allowed are multiples of 8 from 8 to 16,384; nearest: 96 and 104",
+        ),
+        ({"height": 3}, "height = 3: allowed are multiples of 8 from 8 to 16,384; nearest: 8"),
+        (
+            {"height": 20_001},
+            "height = 20001: allowed are multiples of 8 from 8 to 16,384; nearest: 16,384",
+        ),
+        ({"width": 0}, "width = 0: allowed are multiples of 8 from 8 to 16,384"),
+        (
+            {"width": 16_384, "height": 8192},
+            "width = 16384 and height = 8192 make 134 megapixels; allowed are at most 100",
+        ),
+        (
+            {"image": PICTURE, "strength": 1.5},
+            "strength = 1.5: allowed are numbers from 0 to 1",
+        ),
+        (
+            {"strength": 0.5},
+            "strength = 0.5: there is no image to start from; pictures from a text alone know no "
+            "strength",
+        ),
+        (
+            {"mask": PICTURE},
+            "mask = 'photo.png': there is no image of which it could be the mask",
+        ),
+        ({"lora": [{}]}, "lora.0.file is missing"),
+        (
+            {"lora": [{"file": PICTURE, "scale": 50}]},
+            "lora.0.scale = 50: allowed are numbers from -10 to 10",
+        ),
+        ({"batch_size": 0}, "batch_size = 0: allowed are whole numbers from 1 to 256, or auto"),
+        (
+            {"sampler": "plms"},
+            "sampler = 'plms': allowed are ddim, euler, euler-a, dpm++2m, dpm++2m-karras, lcm",
+        ),
+        (
+            {"prediction_type": "x"},
+            "prediction_type = 'x': allowed are epsilon, v_prediction",
+        ),
+    ],
+)
+def test_a_diffusion_is_refused_with_field_value_and_what_is_allowed(
+    options: dict[str, Any], message: str
+) -> None:
+    error = refused_spec("diffuse", DIFFUSE | options)
+    assert error.message == message
+    assert error.remedy
+    assert any(str(error.field).startswith(option) for option in options)
+
+
+def test_no_more_than_sixteen_loras_fit() -> None:
+    error = refused_spec("diffuse", DIFFUSE | {"lora": [{"file": PICTURE}] * 17})
+    assert error.message.endswith("allowed are lists of at most 16 objects with file, scale")
+
+
+def test_the_remedy_calls_an_option_as_the_command_line_does() -> None:
+    assert refused_spec("diffuse", {}).remedy == "give PROMPT, in a spec prompt"
+    assert refused_spec("diffuse", DIFFUSE | {"metadata": "x"}).remedy == "correct --no-metadata"
+
+
+def test_files_in_lists_have_places() -> None:
+    lora = [{"file": PICTURE}, {"file": PICTURE | {"name": "b"}, "scale": -0.5}]
+    spec = parse_spec("diffuse", DIFFUSE | {"image": PICTURE, "lora": lora})
+    files = {place: file.name for place, file in spec.input_files().items()}
+    assert files == {"image": "photo.png", "lora.0.file": "photo.png", "lora.1.file": "b"}
+    assert spec.job_references() == {}
+
+
+def test_a_recorded_diffusion_fits_again_as_it_was() -> None:
+    spec = parse_spec("diffuse", DIFFUSE)
+    recorded = spec.model_dump(mode="json")
+    assert recorded["strength"] == 0.7
+    assert load_spec("diffuse", recorded) == spec
+    assert parse_spec("diffuse", recorded) == spec
