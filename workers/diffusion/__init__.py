@@ -1,0 +1,1 @@
+"""Stable Diffusion in MLX: networks, samplers, loading, pictures."""
