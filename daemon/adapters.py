@@ -72,7 +72,10 @@ def _readable_job(session: Session, number: int, user_id: int, admin: bool) -> J
             remedy="its owner can submit it with --share",
         )
     if job.kind != "train":
-        raise ModelError(f"job {number} is of kind {job.kind}; only a train job has an adapter")
+        raise ModelError(
+            f"job {number} is of kind {job.kind}; only a train job has an adapter",
+            remedy="name a train job; studioq list --all --kind train shows them",
+        )
     return job
 
 

@@ -69,15 +69,17 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A complete checkpoint: from here the job can be resumed, and its adapter can be used.
+    """A complete checkpoint: from here the job can be resumed, and its files can be fetched.
 
-    ``folder`` is relative to the attempt's folder. ``files`` are those of it that users may fetch
-    (the adapter, not the optimizer's state), relative to the attempt's folder and synced.
+    ``folder`` is relative to the attempt's folder. ``files`` are those that users may fetch from
+    now on, as artifacts of ``kind`` (an adapter but not the optimizer's state: checkpoint; finished
+    pictures: image), relative to the attempt's folder and synced; each once in an attempt.
     """
 
     step: int
     folder: str
     files: tuple[str, ...] = field(default=())
+    kind: str = "checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -102,7 +102,8 @@ class Recorder:
 
     def _pending(self, attempt: LiveAttempt, checkpoint: events.Checkpoint) -> PendingCheckpoint:
         files = tuple(
-            self._collect(attempt, path, "checkpoint", checkpoint.step) for path in checkpoint.files
+            self._collect(attempt, path, checkpoint.kind, checkpoint.step)
+            for path in checkpoint.files
         )
         return PendingCheckpoint(step=checkpoint.step, folder=checkpoint.folder, files=files)
 

@@ -43,7 +43,7 @@ ARTIFACT = (
 MOST_ROWS = 20_000
 
 # The kinds of artifact that must come out the same when a job is repeated.
-_REPEATABLE = frozenset({"adapter", "text"})
+_REPEATABLE = frozenset({"adapter", "text", "image"})
 
 
 def show_job(session: Session, number: int, person: Person, *, now: float) -> views.Json:

@@ -184,3 +184,24 @@ def test_only_a_training_has_an_adapter(ledger: Ledger, paths: Paths, train: Tra
         jobs.submit(session, new, actor="ann", now=1.0)
 
     assert "noop" in refused(ledger, paths, "job:2").message
+
+
+@pytest.mark.parametrize("reference", ["job:1", "job:1@16"])
+def test_the_checkpoints_of_pictures_are_no_adapters(
+    ledger: Ledger, paths: Paths, reference: str
+) -> None:
+    with ledger.writing() as session:
+        ensure_user(session, uid=501, name="ann", now=1.0)
+        new = NewJob(user_id=1, kind="diffuse", model="m", spec={"prompt": "x"})
+        number = jobs.submit(session, new, actor="ann", now=1.0).id
+        claim = attempts.claim(session, number, worker="w", device=None, now=1.0)
+        assert claim is not None
+        file = File(name="image-0000.png", kind="image", bytes=1, sha256="0", step=16)
+        attempts.add_checkpoint(
+            session, claim.fence, step=16, folder="done-00016", files=(file,), now=1.0
+        )
+
+    error = refused(ledger, paths, reference)
+
+    assert "job 1 is of kind diffuse; only a train job has an adapter" in error.message
+    assert "studioq list --all --kind train" in (error.remedy or "")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from daemon.ledger import attempts
+from daemon.ledger import attempts, details
 from daemon.ledger.attempts import Claim, Ending
 from daemon.ledger.states import AttemptState, JobState
 from daemon.ledger.store import Ledger
@@ -157,6 +157,60 @@ def test_a_checkpoint_is_recorded_while_the_job_runs(
     report(recorder, begun, events.Artifact(path=name, kind="adapter"))
     finish(recorder, begun)
     assert count(ledger, Artifact) == 1
+
+
+def shown(ledger: Ledger, attempt: LiveAttempt) -> list[tuple[str, str, int]]:
+    """Return name, kind and attempt of each artifact that the job is shown with."""
+    with ledger.reading() as session:
+        found = details.artifacts(session, attempt.claim.job_id)
+    return [(file["name"], file["kind"], file["attempt"]) for file in found]
+
+
+def publish(
+    recorder: Recorder, attempt: LiveAttempt, ledger: Ledger, step: int, names: list[str]
+) -> None:
+    """Report a checkpoint with pictures, and wait until it is in the ledger."""
+    before = count(ledger, Checkpoint)
+    files = tuple(write(attempt, name, f"{attempt.fence}".encode()) for name in names)
+    folder = f"done-{step:05d}"
+    report(
+        recorder, attempt, events.Checkpoint(step=step, folder=folder, files=files, kind="image")
+    )
+    while count(ledger, Checkpoint) == before:
+        recorder.flush([attempt])
+
+
+def test_pictures_are_published_while_the_job_runs(
+    recorder: Recorder, begun: LiveAttempt, ledger: Ledger
+) -> None:
+    publish(recorder, begun, ledger, 2, ["image-0000.png", "image-0001.png"])
+    assert shown(ledger, begun) == [("image-0000.png", "image", 1), ("image-0001.png", "image", 1)]
+    report(recorder, begun, events.Artifact(path="image-0001.png", kind="image"))
+    report(recorder, begun, events.Artifact(path=write(begun, "sheet.png"), kind="image"))
+    finish(recorder, begun)
+    assert [name for name, _, _ in shown(ledger, begun)][2:] == ["sheet.png"]
+    assert job(ledger, begun).state == JobState.SUCCEEDED
+
+
+def test_pictures_that_a_later_attempt_publishes_again_take_the_place_of_the_first(
+    recorder: Recorder, begun: LiveAttempt, ledger: Ledger, paths: Paths
+) -> None:
+    publish(recorder, begun, ledger, 2, ["image-0000.png", "image-0001.png"])
+    finish(recorder, begun, AttemptState.INTERRUPTED)
+    claimed = claim_again(ledger, begun)
+    folder = paths.attempt(claimed.job_id, claimed.number)
+    folder.mkdir()
+    again = LiveAttempt(claim=claimed, folder=folder, started=0.0)
+    recorder.begin(again, 2)
+    assert [attempt for _, _, attempt in shown(ledger, again)] == [1, 1]
+
+    publish(recorder, again, ledger, 3, ["image-0000.png", "image-0001.png", "image-0002.png"])
+
+    assert [attempt for _, _, attempt in shown(ledger, again)] == [2, 2, 2]
+    with ledger.reading() as session:
+        found = details.find_artifact(session, claimed.job_id, "image-0000.png")
+    assert (found["attempt"], found["bytes"]) == (2, len(str(again.fence)))
+    assert found["sha256"] == hashlib.sha256(str(again.fence).encode()).hexdigest()
 
 
 def test_a_checkpoint_that_comes_with_the_ending_is_recorded(
