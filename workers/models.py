@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import mlx.core as mx
 from mlx import nn
@@ -24,11 +24,37 @@ from workers.language.load import LanguageModel, load_language_model
 from workers.memory import free_unused, on_gpu
 
 
+class Loaded(Protocol):
+    """A loaded model; ``bytes`` are its weights' size."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its weights."""
+        ...
+
+
+M = TypeVar("M", bound=Loaded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader(Generic[M]):
+    """How models of one kind are loaded and kept.
+
+    ``estimate`` tells the bytes that the weights will take, from the files' headers. ``own`` gives
+    a model whose module trees the borrower may change, over the same arrays.
+    """
+
+    load: Callable[[Path], M]
+    estimate: Callable[[Path], int]
+    own: Callable[[M], M]
+
+
 @dataclass(slots=True)
 class _Entry:
     """A loaded model: what its files were then, when it was last used, how many use it now."""
 
-    model: LanguageModel
+    model: Any
+    loader: Loader[Any]
     stamp: tuple[tuple[str, int, int], ...]
     used_at: float
     load_seconds: float
@@ -61,24 +87,38 @@ class ModelCache:
 
     def language(self, path: Path) -> LanguageModel:
         """Return the kept model of ``path``, loading it first if need be. Not to be modified."""
-        return self._entry(path).model
+        model: LanguageModel = self._entry(path, LANGUAGE).model
+        return model
 
-    def load_seconds(self, path: Path) -> float:
-        """Load ``path`` if it is not loaded; return how long that took now, 0 when it was warm."""
+    def load_seconds(self, path: Path, loader: Loader[Any] | None = None) -> float:
+        """Load ``path`` if it is not loaded; return how long that took now, 0 when it was warm.
+
+        Without a ``loader`` it is a language model.
+        """
         warm = self.is_loaded(path)
-        entry = self._entry(path)
+        entry = self._entry(path, loader or LANGUAGE)
         return 0.0 if warm else entry.load_seconds
 
     @contextmanager
     def borrow(self, path: Path) -> Iterator[LanguageModel]:
-        """Give the model with a module tree of its own, to be modified at will; keep it loaded."""
-        entry = self._entry(path)
+        """Give a language model with a module tree of its own, to be modified at will."""
+        with self.borrow_with(LANGUAGE, path) as model:
+            yield model
+
+    @contextmanager
+    def borrow_with(self, loader: Loader[M], path: Path) -> Iterator[M]:
+        """Give a model of the loader's kind with module trees of its own; keep it loaded."""
+        entry = self._entry(path, loader)
         entry.borrowers += 1
         try:
-            yield replace(entry.model, model=own_tree(entry.model.model))
+            yield loader.own(entry.model)
         finally:
             entry.borrowers -= 1
             entry.used_at = self._clock()
+
+    def free_bytes(self) -> int | None:
+        """Return what the device allows beyond the models that are kept, None without a limit."""
+        return None if self._limit is None else max(0, self._limit - self._held())
 
     def clear(self) -> int:
         """Drop every model that is not in use; return the bytes that MLX still holds."""
@@ -86,9 +126,11 @@ class ModelCache:
             del self._entries[path]
         return free_unused()
 
-    def _entry(self, path: Path) -> _Entry:
+    def _entry(self, path: Path, loader: Loader[Any]) -> _Entry:
         key = path.resolve()
-        entry = self._current(key) or self._load(key)
+        entry = self._current(key)
+        if entry is None or entry.loader is not loader:
+            entry = self._load(key, loader)
         entry.used_at = self._clock()
         return entry
 
@@ -100,13 +142,14 @@ class ModelCache:
             return None
         return entry
 
-    def _load(self, key: Path) -> _Entry:
-        files = formats.find_model_files(key)
-        self._make_room(formats.estimate_bytes(files, float32=not on_gpu()), files.name)
+    def _load(self, key: Path, loader: Loader[Any]) -> _Entry:
+        self._make_room(loader.estimate(key), key.name)
         stamp, started = _stamp(key), self._clock()
-        model = load_language_model(key)
+        model = loader.load(key)
         now = self._clock()
-        entry = _Entry(model=model, stamp=stamp, used_at=now, load_seconds=now - started)
+        entry = _Entry(
+            model=model, loader=loader, stamp=stamp, used_at=now, load_seconds=now - started
+        )
         self._entries[key] = entry
         return entry
 
@@ -134,9 +177,22 @@ class ModelCache:
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return name, size and modification time of a model's files; empty when it has gone."""
-    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _language_bytes(path: Path) -> int:
+    return formats.estimate_bytes(formats.find_model_files(path), float32=not on_gpu())
+
+
+def _own_language(model: LanguageModel) -> LanguageModel:
+    return replace(model, model=own_tree(model.model))
+
+
+LANGUAGE: Loader[LanguageModel] = Loader(
+    load=load_language_model, estimate=_language_bytes, own=_own_language
+)
 
 
 def own_tree(model: nn.Module) -> nn.Module:

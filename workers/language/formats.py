@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -125,11 +125,18 @@ def fingerprint(files: ModelFiles) -> str:
     and 256 bytes from the middle of every tensor. Two fine-tunings of one model have equal headers,
     so the samples are what tells them apart; a file changed between the samples goes unnoticed.
     """
+    configs = [files.path / "config.json"] if files.format is Format.FOLDER else []
+    headers = read_headers(files)
+    return identify(configs, ((file, headers[file.name]) for file in files.weights))
+
+
+def identify(configs: Iterable[Path], weights: Iterable[tuple[Path, WeightsHeader]]) -> str:
+    """Return the SHA-256 of configurations, and of headers and samples of weights files."""
     digest = hashlib.sha256()
-    if files.format is Format.FOLDER:
-        digest.update((files.path / "config.json").read_bytes())
-    for file in files.weights:
-        for piece in _identity(file, read_headers(files)[file.name]):
+    for config in configs:
+        digest.update(config.read_bytes())
+    for file, header in weights:
+        for piece in _identity(file, header):
             digest.update(len(piece).to_bytes(8, "little") + piece)
     return digest.hexdigest()
 
