@@ -1,25 +1,28 @@
-"""Reading what a weights file declares about itself, without its weights and without MLX.
+"""Reading what a GGUF file declares about itself, without its weights and without MLX.
 
 The rule this module protects: a damaged or foreign file is refused from its header, before
-gigabytes are read or a native parser sees it. The layouts are those of the safetensors README and
-of docs/gguf.md in the ggml project (versions 2 and 3, little endian).
+gigabytes are read or a native parser sees it. The layout is that of docs/gguf.md in the ggml
+project (versions 2 and 3, little endian); safetensors: ``daemon.safetensors_header``.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daemon.errors import ModelError
+from daemon.safetensors_header import (
+    DAMAGED,
+    TensorInfo,
+    WeightsHeader,
+    read_safetensors_header,
+    within,
+)
 
-_DAMAGED = "download or copy the model again; the file is incomplete or damaged"
-_MAX_JSON = 100 * 2**20  # the safetensors format's own limit
+__all__ = ["TensorInfo", "WeightsHeader", "read_gguf_header", "read_safetensors_header"]
 
 # ggml type number: name, elements per block, bytes per block.
 _GGML_TYPES = {
@@ -57,69 +60,6 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorInfo:
-    """One declared tensor: element type, shape, and where its bytes lie in the file."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    bytes: int
-
-    @property
-    def elements(self) -> int:
-        """Number of elements as stored (a packed word of a quantised weight counts as one)."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsHeader:
-    """What a weights file declares: tensors in file order, scalar metadata, size of the header."""
-
-    tensors: tuple[TensorInfo, ...]
-    data_start: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_safetensors_header(path: Path) -> WeightsHeader:
-    """Read and check the header of a safetensors file.
-
-    Raises:
-        ModelError: the file is not safetensors, or is shorter than it declares.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(size - 8, _MAX_JSON):
-            raise ModelError(f"{path.name} is not a complete safetensors file", remedy=_DAMAGED)
-        text = file.read(length)
-    try:
-        tensors = _safetensors_tensors(json.loads(text), 8 + length)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path.name} has an unreadable header: {error}", remedy=_DAMAGED
-        ) from None
-    return _within(path, size, WeightsHeader(tensors=tensors, data_start=8 + length))
-
-
-def _safetensors_tensors(header: dict[str, Any], start: int) -> tuple[TensorInfo, ...]:
-    """Return the declared tensors, by their place in the file."""
-    found = [
-        TensorInfo(
-            name=name,
-            dtype=str(entry["dtype"]),
-            shape=tuple(int(size) for size in entry["shape"]),
-            offset=start + int(entry["data_offsets"][0]),
-            bytes=int(entry["data_offsets"][1]) - int(entry["data_offsets"][0]),
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    ]
-    return tuple(sorted(found, key=lambda tensor: (tensor.offset, tensor.name)))
-
-
 def read_gguf_header(path: Path) -> WeightsHeader:
     """Read and check the header of a GGUF file; arrays of the metadata are skipped.
 
@@ -128,23 +68,23 @@ def read_gguf_header(path: Path) -> WeightsHeader:
     """
     size = path.stat().st_size
     if size < 24:
-        raise ModelError(f"{path.name} is not a complete GGUF file", remedy=_DAMAGED)
+        raise ModelError(f"{path.name} is not a complete GGUF file", remedy=DAMAGED)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             header = _Cursor(data).header()
         except (struct.error, UnicodeDecodeError, IndexError, OverflowError) as error:
             raise ModelError(
-                f"{path.name} is not a complete GGUF file: {error}", remedy=_DAMAGED
+                f"{path.name} is not a complete GGUF file: {error}", remedy=DAMAGED
             ) from None
         except _UnreadableError as error:
             raise ModelError(f"{path.name}: {error}", remedy=error.remedy) from None
-    return _within(path, size, header)
+    return within(path.name, size, header)
 
 
 class _UnreadableError(Exception):
     """A GGUF header says something that this reader does not know."""
 
-    def __init__(self, message: str, remedy: str = _DAMAGED) -> None:
+    def __init__(self, message: str, remedy: str = DAMAGED) -> None:
         super().__init__(message)
         self.remedy = remedy
 
@@ -234,15 +174,3 @@ def _moved(info: TensorInfo, start: int) -> TensorInfo:
 
 def _aligned(place: int, alignment: int) -> int:
     return (place + alignment - 1) // alignment * alignment if alignment > 0 else place
-
-
-def _within(path: Path, size: int, header: WeightsHeader) -> WeightsHeader:
-    """Return ``header`` if every declared tensor lies inside the file's ``size`` bytes."""
-    for tensor in header.tensors:
-        if tensor.bytes < 0 or tensor.offset + tensor.bytes > size:
-            raise ModelError(
-                f"{path.name} is incomplete: it has {size} bytes, and tensor {tensor.name} "
-                f"ends at {tensor.offset + tensor.bytes}",
-                remedy=_DAMAGED,
-            )
-    return header
