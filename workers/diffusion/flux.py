@@ -1,0 +1,211 @@
+"""The job kind ``diffuse`` for FLUX, Z-Image and Qwen-Image models, run by ``mflux``.
+
+The rule this module protects: a step that was reported was computed. mflux calls back before it
+evaluates a step, so the latents are evaluated here first, and looked at for NaN.
+
+What was never run: macOS, Metal, and any real weights; this project's machines have none of them.
+mflux 0.24.0 itself was run end to end on the CPU with tiny random models of each family.
+See docs/mflux.md.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from daemon.errors import JobError
+from daemon.specs import MAX_SEED, DiffuseSpec
+from workers.diffusion.metadata import LoraFact, PictureFacts, lora_hash, text_chunks
+from workers.diffusion.mflux_models.handover import reports_of
+from workers.diffusion.mflux_models.loading import (
+    MFLUX,
+    MfluxModel,
+    apply_loras,
+    require_finite,
+    versions,
+)
+from workers.diffusion.mflux_models.variants import (
+    SIDE,
+    SIDE_STEP,
+    arguments,
+    notes,
+    recorded,
+    refuse_unusable,
+    require,
+)
+from workers.diffusion.originals import load_picture, resized
+from workers.diffusion.pictures import Pixels, Size, picture_name, write_picture
+from workers.diffusion.sheet import Thumbnail, draw_sheet, plan, thumbnail
+from workers.events import Artifact, Event, Facts, Log, Progress, SafePoint
+from workers.failures import memory_errors
+from workers.kinds import Context, Request
+
+SHEET = "contact-sheet.png"
+
+Events = Generator[Event, None, None]
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What all pictures of one job share; ``scratch`` is a folder that goes when the job ends."""
+
+    context: Context
+    spec: DiffuseSpec
+    model: MfluxModel
+    scratch: Path
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+
+
+def run(context: Context) -> Iterator[Event]:
+    """Make the pictures of a ``DiffuseSpec`` whose model is one of mflux's, one after the other.
+
+    Raises:
+        ModelError: mflux is not installed, or the model or a LoRA file cannot be used.
+        JobError: an option that such models do not have; the image is not a picture.
+        OutOfMemoryError, DiskFullError, NonFiniteError: as their names say.
+    """
+    spec, path = context.spec, context.model
+    if not isinstance(spec, DiffuseSpec) or path is None:
+        raise JobError("a diffuse job needs a DiffuseSpec and a model")
+    variant = require(path, spec.model)
+    refuse_unusable(spec, variant)
+    for note in notes(spec, variant):
+        yield Log(text=note)
+    if not context.models.is_loaded(path):
+        yield Log(text=f"Loading {spec.model} ({variant.title}) with mflux")
+    with (
+        memory_errors("making pictures with mflux"),
+        context.models.borrow_with(MFLUX, path) as model,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        yield SafePoint()
+        yield from _pictures(_Run(context=context, spec=spec, model=model, scratch=Path(scratch)))
+
+
+def _pictures(run: _Run) -> Events:
+    spec = run.spec
+    size, chosen = _inputs(run)
+    loras = tuple(_loras(run))
+    for line in _applied(run, loras):
+        yield Log(text=line)
+    yield Facts(facts=_facts(run))
+    for index in range(spec.n_images):
+        if run.context.control.request is Request.FINISH:
+            yield Log(text=f"Finished as asked, after {index} of {spec.n_images} pictures")
+            break
+        seed = (spec.seed + index) % (MAX_SEED + 1)
+        pixels = yield from _picture(run, index, {**chosen, "seed": seed})
+        yield from _written(run, index, seed, pixels, loras)
+        run.thumbnails.append(
+            Thumbnail(index=index, seed=seed, image=thumbnail(pixels, _thumbnails(run, size)))
+        )
+    if len(run.thumbnails) > 1:
+        draw_sheet(run.context.folder / SHEET, run.thumbnails)
+        yield Artifact(path=SHEET, kind="image")
+
+
+def _picture(run: _Run, index: int, chosen: Mapping[str, Any]) -> Generator[Event, None, Pixels]:
+    """Make one picture, yielding after every step; return its (height, width, 3) pixels."""
+    steps = run.spec.steps
+
+    def generate(report: Report) -> Any:
+        network = run.model.network
+        network.callbacks = type(network.callbacks)()
+        network.callbacks.register(_Steps(report))
+        return network.generate_image(**chosen).image
+
+    reports = reports_of(generate)
+    try:
+        while True:
+            done = next(reports)
+            yield Progress(done=index * steps + done, total=run.spec.n_images * steps)
+    except StopIteration as end:
+        return np.asarray(end.value.convert("RGB"))
+    finally:
+        reports.close()
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """mflux's in-loop callback: evaluates a step, then reports how many are done."""
+
+    report: Report
+
+    def call_in_loop(self, t: int, latents: mx.array, **_others: Any) -> None:
+        """Be called after step ``t`` (from 0) with the latents that are still to be computed."""
+        require_finite(latents, f"step {t + 1}")
+        self.report(t + 1)
+
+
+def _written(
+    run: _Run, index: int, seed: int, pixels: Pixels, loras: tuple[LoraFact, ...]
+) -> Events:
+    """Write a picture with its metadata; it is done, whatever number of steps it began at."""
+    height, width, _ = pixels.shape
+    facts = PictureFacts(
+        spec=recorded(run.spec),
+        index=index,
+        seed=seed,
+        width=width,
+        height=height,
+        fingerprint=run.model.fingerprint,
+        packages=versions(),
+        loras=loras,
+    )
+    chunks = text_chunks(facts) if run.spec.metadata else {}
+    write_picture(run.context.folder / picture_name(index), pixels, chunks)
+    yield Artifact(path=picture_name(index), kind="image")
+    steps = run.spec.steps
+    yield Progress(done=(index + 1) * steps, total=run.spec.n_images * steps)
+
+
+def _inputs(run: _Run) -> tuple[Size, dict[str, Any]]:
+    """Return the pictures' size and mflux's arguments, the image (if any) in that size."""
+    spec, chosen = run.spec, arguments(run.spec, run.model.variant)
+    size = Size(spec.width or SIDE, spec.height or SIDE)
+    if spec.image is not None:
+        image = load_picture(run.context.inputs["image"], spec.image.name)
+        size = Size(spec.width or _fitting(image.width), spec.height or _fitting(image.height))
+        chosen["image_path"] = run.scratch / "image.png"
+        resized(image, size, "white").save(chosen["image_path"])
+    return size, {**chosen, "width": size.width, "height": size.height}
+
+
+def _fitting(side: int) -> int:
+    return max(SIDE_STEP, side - side % SIDE_STEP)
+
+
+def _loras(run: _Run) -> Iterator[LoraFact]:
+    for index, lora in enumerate(run.spec.lora):
+        file = run.context.inputs[f"lora.{index}.file"]
+        yield LoraFact(name=lora.file.name, scale=lora.scale, hash=lora_hash(file))
+
+
+def _applied(run: _Run, loras: tuple[LoraFact, ...]) -> list[str]:
+    """Put the job's LoRA files on the model; return what mflux says of them."""
+    if not loras:
+        return []
+    files = [run.scratch / f"{index}-{lora.tag}.safetensors" for index, lora in enumerate(loras)]
+    for index, file in enumerate(files):
+        file.symlink_to(run.context.inputs[f"lora.{index}.file"].resolve())
+    return apply_loras(run.model, files, [lora.scale for lora in loras])
+
+
+def _thumbnails(run: _Run, size: Size) -> Size:
+    return plan(run.spec.n_images, size).picture
+
+
+def _facts(run: _Run) -> dict[str, str | int]:
+    return {
+        "engine": "mflux",
+        "model_fingerprint": run.model.fingerprint,
+        "model_bytes": run.model.bytes,
+        **{f"version_{name}": version for name, version in versions().items()},
+    }
