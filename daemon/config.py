@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from daemon import defaults
 from daemon.errors import ConfigError
 from daemon.locate import Paths
+from daemon.models import SHIPPED_MODELS
 
 _SCHEMES = ("redis", "rediss", "unix")
 
@@ -69,8 +70,8 @@ class Config(BaseModel):
         return expanded
 
     def all_roots(self, paths: Paths) -> tuple[Path, ...]:
-        """Return every model root; the home's own, where new models go, is the first."""
-        return (paths.models, *self.model_roots)
+        """Return every model root: the home's own, where new models go, and last what we ship."""
+        return (paths.models, *self.model_roots, SHIPPED_MODELS)
 
     def redis_address(self, paths: Paths) -> str:
         """Return the URL of the Redis server that daemon and worker talk to."""

@@ -14,21 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.errors import ModelError
+from daemon.image_models import INDEX, has_networks, is_checkpoint, is_pipeline
 
 DEMO_MODEL = "smollm2"
 
+# Models that come with this program, such as shapes: a root that is only read, behind all others.
+SHIPPED_MODELS = Path(__file__).with_name("shipped_models")
+
+IMAGE_FORMATS = frozenset({"diffusers", "single-file"})
+LANGUAGE_FORMATS = frozenset({"gguf", "hf", "mlx", "original"})
+
 _FILES = (".gguf", ".safetensors")
-_WEIGHTS = ("*.safetensors", "*.gguf", "*.npz", "*.pth", "*.bin", "*/*.safetensors")
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.npz", "*.pth", "*.bin")
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(?:/[A-Za-z0-9][\w.+-]*){0,2}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _CACHED = "models--"
+_SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
     """A model that is there: its name, where it is, what its files look like, and their bytes.
 
-    ``format`` is a guess by the files: gguf, mlx, hf, original, diffusers or unknown.
+    ``format`` is a guess by the files: gguf, mlx, hf, original, diffusers (a folder), single-file
+    (an image model's checkpoint) or unknown.
     """
 
     name: str
@@ -112,9 +121,9 @@ def _snapshot(cached: Path) -> Path | None:
         revision = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         revision = ""
-    if revision and "/" not in revision and (cached / "snapshots" / revision).is_dir():
-        return cached / "snapshots" / revision
-    return max(_children(cached / "snapshots"), key=_modified, default=None)
+    if revision and "/" not in revision and (cached / _SNAPSHOTS / revision).is_dir():
+        return cached / _SNAPSHOTS / revision
+    return max(_children(cached / _SNAPSHOTS), key=_modified, default=None)
 
 
 def _modified(path: Path) -> int:
@@ -124,7 +133,12 @@ def _modified(path: Path) -> int:
 def _is_model(path: Path) -> bool:
     if path.is_file():
         return path.suffix in _FILES
-    return path.is_dir() and any(next(path.glob(pattern), None) for pattern in _WEIGHTS)
+    if not path.is_dir():
+        return False
+    if any(next(path.glob(pattern), None) for pattern in _WEIGHTS) or has_networks(path):
+        return True
+    # A folder that says to be an image model is found, to be told what it lacks; a cache's is not.
+    return (path / INDEX).is_file() and path.parent.name != _SNAPSHOTS
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -135,7 +149,7 @@ def _is_inside(path: Path, root: Path) -> bool:
 def _leaving(path: Path, root: Path) -> list[Path]:
     """Return those of the path and the files in it that really lie elsewhere."""
     real = root.resolve()
-    inside = [path, *path.iterdir()] if path.is_dir() else [path]
+    inside = [path, *path.iterdir(), *path.glob("*/*")] if path.is_dir() else [path]
     return [item for item in inside if not item.resolve().is_relative_to(real)]
 
 
@@ -165,21 +179,22 @@ def _entry(name: str, path: Path) -> ModelEntry:
     return ModelEntry(
         name=name,
         path=path,
-        format=_format(path),
+        format=model_format(path),
         bytes=sum(file.stat().st_size for file in files),
     )
 
 
-def _format(path: Path) -> str:
+def model_format(path: Path) -> str:
+    """Return what a model's files look like, as ``ModelEntry.format`` names it."""
+    if is_pipeline(path):
+        return "diffusers"
     if path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.gguf"))):
         return "gguf"
-    if (path / "model_index.json").is_file():
-        return "diffusers"
     if (path / "params.json").is_file():
         return "original"
     if (path / "config.json").is_file():
         return "mlx" if _is_quantized(path / "config.json") else "hf"
-    return "unknown"
+    return "single-file" if is_checkpoint(path) else "unknown"
 
 
 def _is_quantized(config: Path) -> bool:

@@ -1,16 +1,17 @@
 """From a request to a job: everything that can be wrong is found before anything is written.
 
 The rule it protects: what is in the ledger can run. Fields, rights, cited files, jobs that are
-built on, the model and every row of the data are checked here, and a refusal names the field, the
-value and the way out. The slow checks run in the caller's thread; ``Draft.write`` alone touches the
-ledger, inside the writer.
+built on, the model, every row of the data and every picture are checked here, and a refusal names
+the field, the value and the way out. The slow checks run in the caller's thread; ``Draft.write``
+alone touches the ledger, inside the writer.
 """
 
 from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,13 @@ from daemon.ledger.tables import Job, User
 from daemon.ledger.uploads import has_uploaded, inputs_of
 from daemon.ledger.users import ensure_user
 from daemon.locate import Paths
+from daemon.lora_files import check_loras
+from daemon.model_kinds import check_model
 from daemon.models import ModelRoots, is_bundled, is_hub_id
+from daemon.pictures import check_pictures
 from daemon.specs import (
     TEST_KINDS,
+    DiffuseSpec,
     InferSpec,
     JobRequest,
     Spec,
@@ -95,7 +100,7 @@ class Desk:
         if after or inputs or spec.job_references():
             after |= self._check_ledger(person, spec, inputs, after)
         missing = self._missing_model(request.kind, spec)
-        self._check_rows(spec, inputs)
+        self._check_files(spec, inputs)
         job = _new_job(request, spec)
         return Draft(
             person=person,
@@ -140,29 +145,42 @@ class Desk:
     def _missing_model(self, kind: str, spec: Spec) -> bool:
         """Return whether the model must be fetched first; refuse one that cannot be."""
         name = getattr(spec, "model", None)
-        if name is None or kind in TEST_KINDS or self.models.find(name) is not None:
+        if name is None or kind in TEST_KINDS:
             return False
-        self._check_links(name)
+        path = self.models.find(name)
+        with _refusals_of(name):
+            if path is None:
+                self.models.check_links(name)
+            else:
+                check_model(kind, name, path, self.models)
+        if path is not None:
+            return False
         if is_bundled(name) or is_hub_id(name):
             return True
         raise _unknown_model(name, self.models)
 
-    def _check_links(self, name: str) -> None:
-        try:
-            self.models.check_links(name)
-        except ModelError as error:
-            raise SpecRefusedError(
-                f"model = {name!r}: {error.message}", field="model", remedy=error.remedy
-            ) from None
-
-    def _check_rows(self, spec: Spec, inputs: Inputs) -> None:
-        """Read every row of the data, line by line."""
+    def _check_files(self, spec: Spec, inputs: Inputs) -> None:
+        """Look at every uploaded file: each row of data, the header of a picture or LoRA file."""
         store = FileStore(self.paths.blobs)
         files = {place: (name, store.path(sha256)) for place, (name, sha256) in inputs.items()}
         if isinstance(spec, TrainSpec):
             rows.check_training_data(_places(files, "data."), spec)
         elif isinstance(spec, InferSpec) and "prompts" in files:
             rows.check_prompts(*files["prompts"])
+        elif isinstance(spec, DiffuseSpec):
+            check_pictures(files, spec)
+            check_loras(files)
+
+
+@contextmanager
+def _refusals_of(model: str) -> Iterator[None]:
+    """Turn what is wrong with a model into a refusal of the spec's field."""
+    try:
+        yield
+    except ModelError as error:
+        raise SpecRefusedError(
+            f"model = {model!r}: {error.message}", field="model", remedy=error.remedy
+        ) from None
 
 
 def _places(files: Mapping[str, tuple[str, Path]], prefix: str) -> dict[str, tuple[str, Path]]:

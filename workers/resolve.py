@@ -20,6 +20,7 @@ from daemon.ledger.attempts import Claim
 from daemon.ledger.tables import Attempt, Checkpoint
 from daemon.ledger.uploads import inputs_of
 from daemon.locate import Paths
+from daemon.model_kinds import check_model
 from daemon.models import ModelRoots
 from daemon.specs import Spec, load_spec
 from workers.checkpoints import is_whole
@@ -43,7 +44,8 @@ def resolve(session: Session, claim: Claim, *, paths: Paths, roots: ModelRoots) 
     """Find everything that the job names, and make the attempt's empty folder.
 
     Raises:
-        JobError: an uploaded file, the model or the adapter is not there, or the disk is full.
+        JobError: an uploaded file, the model or the adapter is not there, the model is of another
+            kind than the job, or the disk is full.
         NotFoundError: the job whose adapter is wanted does not exist.
     """
     spec = load_spec(claim.kind, claim.spec)
@@ -90,6 +92,7 @@ def _model(claim: Claim, roots: ModelRoots) -> Path | None:
             field="model",
             remedy="studioq models lists those that are there",
         )
+    check_model(claim.kind, claim.model, path, roots)
     return path
 
 

@@ -24,14 +24,16 @@ from daemon.specs.base import (
     Strict,
     parse_job_reference,
 )
-from daemon.specs.diffuse import MAX_PIXELS, DiffuseSpec, LoraFile
+from daemon.specs.diffuse import LONGEST_SIDE, MAX_PIXELS, SIDE_STEP, DiffuseSpec, LoraFile
 from daemon.specs.language import AdapterFiles, InferSpec, TrainingData, TrainSpec
 from daemon.specs.request import JobRequest, parse_request
 
 __all__ = [
+    "LONGEST_SIDE",
     "MAX_COUNT",
     "MAX_PIXELS",
     "MAX_SEED",
+    "SIDE_STEP",
     "SPECS",
     "TEST_KINDS",
     "AdapterFiles",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from daemon.errors import ModelError
+from daemon.model_kinds import check_model
 from daemon.models import ModelRoots, is_bundled, is_hub_id
 
 
@@ -119,3 +123,190 @@ def test_what_a_name_can_be() -> None:
     assert not is_bundled("smollm3")
     assert is_hub_id("mlx-community/Qwen2.5-0.5B")
     assert not any(is_hub_id(name) for name in ("smollm2", "a/b/c", "../b", "a/..", "a/b..c", "a/"))
+
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.30.0",
+    "requires_safety_checker": True,
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "image_encoder": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def make_pipeline(folder: Path, index: object = None) -> Path:
+    """Write what a whole diffusers folder has, with weights that are none."""
+    for part in ("text_encoder", "unet", "vae"):
+        make(folder / part, "model.safetensors", config={})
+    make(folder / "scheduler", "scheduler_config.json")
+    make(folder / "tokenizer", "tokenizer.json")
+    text = json.dumps(INDEX if index is None else index)
+    (folder / "model_index.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def make_checkpoint(file: Path, tensor: str = "model.diffusion_model.out.2.bias") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({tensor: np.zeros(4, np.float32)}, file)
+    return file
+
+
+def formats(root: Path) -> dict[str, str]:
+    return {entry.name: entry.format for entry in ModelRoots([root]).list()}
+
+
+def test_image_models_are_told_by_their_index_and_their_tensors(root: Path) -> None:
+    make_pipeline(root / "sd")
+    make_pipeline(root / "org" / "sd")
+    make_checkpoint(root / "anything.safetensors")
+    make_checkpoint(root / "folder" / "anything.safetensors", "first_stage_model.encoder.bias")
+    make_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
+    make_checkpoint(root / "llm" / "model.safetensors")
+    make(root / "llm", config={"model_type": "llama"})
+    make(root / "damaged", "a.safetensors")
+    make_checkpoint(root / "two" / "a.safetensors")
+    make_checkpoint(root / "two" / "b.safetensors")
+    assert formats(root) == {
+        "anything": "single-file",
+        "damaged": "unknown",
+        "folder": "single-file",
+        "llm": "hf",
+        "org/sd": "diffusers",
+        "sd": "diffusers",
+        "style": "unknown",
+        "two": "unknown",
+    }
+
+
+def test_a_model_below_an_organisations_folder_keeps_its_name(root: Path) -> None:
+    make(root / "org" / "name", "model.safetensors", config={})
+    assert formats(root) == {"org/name": "hf"}
+
+
+def test_a_link_inside_a_part_does_not_lead_out(root: Path) -> None:
+    secret = make(root.parent / "secret", "x.safetensors")
+    unet = make_pipeline(root / "sd") / "unet"
+    (unet / "more.safetensors").symlink_to(secret / "x.safetensors")
+    roots = ModelRoots([root])
+    assert roots.find("sd") is None
+    with pytest.raises(ModelError, match=r"more\.safetensors is a link that leaves the model root"):
+        roots.check_links("sd")
+
+
+def test_a_diffusers_cache_is_a_root(root: Path) -> None:
+    cached = root / "models--org--sd"
+    make(cached / "blobs", "abc")
+    snapshot = make(cached / "snapshots" / "1111" / "unet").parent
+    (snapshot / "model_index.json").symlink_to("../../blobs/abc")
+    assert ModelRoots([root]).find("org/sd") is None
+    (snapshot / "unet" / "model.safetensors").symlink_to("../../../blobs/abc")
+    assert ModelRoots([root]).find("org/sd") == snapshot
+
+
+def test_users_models_come_before_those_that_are_shipped(root: Path, tmp_path: Path) -> None:
+    shipped = make_pipeline(tmp_path / "shipped" / "shapes").parent
+    roots = ModelRoots([root, shipped])
+    assert roots.find("shapes") == shipped / "shapes"
+    own = make_pipeline(root / "shapes")
+    assert roots.find("shapes") == own
+
+
+def refused(root: Path, kind: str, name: str) -> ModelError:
+    models = ModelRoots([root])
+    path = models.find(name)
+    assert path is not None
+    with pytest.raises(ModelError) as caught:
+        check_model(kind, name, path, models)
+    return caught.value
+
+
+def test_models_of_the_right_kind_pass(root: Path) -> None:
+    sd, llm = make_pipeline(root / "sd"), make(root / "llm", "a.gguf")
+    file = make_checkpoint(root / "file.safetensors")
+    models = ModelRoots([root])
+    for kind, name, path in (
+        ("diffuse", "sd", sd),
+        ("diffuse", "file", file),
+        ("train", "llm", llm),
+    ):
+        check_model(kind, name, path, models)
+    check_model("noop", "llm", llm, models)
+
+
+@pytest.mark.parametrize("kind", ["train", "infer"])
+def test_an_image_model_answers_no_prompts(root: Path, kind: str) -> None:
+    make_pipeline(root / "sd")
+    make(root / "llama", "a.gguf")
+    error = refused(root, kind, "sd")
+    assert error.message == f"sd is an image model (diffusers), and {kind} needs a language model"
+    assert error.remedy == (
+        "language models here: llama, smollm2; for pictures of sd: "
+        "studioq diffuse PROMPT --model sd"
+    )
+
+
+def test_a_language_model_makes_no_pictures(root: Path) -> None:
+    make(root / "llama", "a.gguf")
+    error = refused(root, "diffuse", "llama")
+    assert error.message == "llama is a language model (gguf), and diffuse needs an image model"
+    assert "there are no image models here; studioq models path" in str(error.remedy)
+    make_pipeline(root / "sd")
+    make_checkpoint(root / "file.safetensors")
+    assert refused(root, "diffuse", "llama").remedy == "image models here: file, sd"
+
+
+def test_what_is_no_image_model_says_why(root: Path) -> None:
+    make_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
+    make(root / "two", "a.safetensors", "b.safetensors")
+    make(root / "cut", "a.safetensors")
+    assert "its tensors are called 'lora_unet_mid" in refused(root, "diffuse", "style").message
+    assert "neither a model_index.json nor one" in refused(root, "diffuse", "two").message
+    assert "not a complete safetensors" in refused(root, "diffuse", "cut").message
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("vae", "sd is incomplete: it has no vae/"),
+        ("scheduler", "sd is incomplete: it has no scheduler/"),
+        ("tokenizer", "sd is incomplete: it has no tokenizer/"),
+        ("model_index.json", "sd has no model_index.json"),
+        ("unet/config.json", "sd is incomplete: unet/ has no config.json"),
+        (
+            "text_encoder/model.safetensors",
+            "sd is incomplete: text_encoder/ needs weights in safetensors, and has none",
+        ),
+    ],
+)
+def test_a_missing_part_is_named(root: Path, lost: str, message: str) -> None:
+    path = make_pipeline(root / "sd") / lost
+    path.rename(root.parent / "lost")
+    error = refused(root, "diffuse", "sd")
+    assert error.message == message
+    assert error.remedy
+
+
+def test_pickled_weights_are_named(root: Path) -> None:
+    unet = make_pipeline(root / "sd") / "unet"
+    (unet / "model.safetensors").rename(unet / "diffusion_pytorch_model.bin")
+    assert (
+        "has only diffusion_pytorch_model.bin, a pickle" in refused(root, "diffuse", "sd").message
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"unet": 3}' + " " * 3 + "x"])
+def test_an_index_that_says_nothing_is_refused(root: Path, text: str) -> None:
+    (make_pipeline(root / "sd") / "model_index.json").write_text(text, encoding="utf-8")
+    assert "model_index.json" in refused(root, "diffuse", "sd").message
+
+
+def test_an_index_cannot_name_a_place_elsewhere(root: Path) -> None:
+    index = INDEX | {"../secret": ["a", "b"], "..": ["a", "b"], "/etc": ["a", "b"]}
+    folder = make_pipeline(root / "sd", index)
+    check_model("diffuse", "sd", folder, ModelRoots([root]))

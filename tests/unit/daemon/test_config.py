@@ -7,6 +7,7 @@ import pytest
 from daemon.config import load_config
 from daemon.errors import ConfigError
 from daemon.locate import Paths
+from daemon.models import SHIPPED_MODELS
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def test_no_file_is_all_defaults(paths: Paths) -> None:
     config = load_config(paths)
 
     assert config.redis_url is None
-    assert config.all_roots(paths) == (paths.models,)
+    assert config.all_roots(paths) == (paths.models, SHIPPED_MODELS)
     assert config.redis_address(paths) == f"unix://{paths.redis_socket}"
 
 
@@ -31,7 +32,7 @@ def test_what_is_written_is_read(paths: Paths) -> None:
     config = load_config(paths)
 
     assert config.redis_address(paths) == "redis://host:6379/0"
-    assert config.all_roots(paths) == (paths.models, Path("/models"))
+    assert config.all_roots(paths) == (paths.models, Path("/models"), SHIPPED_MODELS)
     assert (config.admins, config.autostart, config.model_budget) == (("ann",), False, 0.5)
 
 

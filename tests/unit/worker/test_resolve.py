@@ -256,3 +256,31 @@ def test_a_retried_job_can_be_resolved_again(
         jobs.retry(session, first.job_id, actor="ada", now=NOW)
     options: dict[str, Any] = {"paths": paths, "ledger": ledger}
     assert resolved(claim=claim_again(ledger, first), **options).start.number == 2
+
+
+def test_a_model_of_another_kind_fails_the_job_before_it_starts(
+    ledger: Ledger, paths: Paths, claim: MakeClaim
+) -> None:
+    (paths.models / "m.gguf").write_bytes(b"GGUF")
+    claimed = claim(kind="diffuse", model="m", spec={"seed": 1, "prompt": "x", "model": "m"})
+    with pytest.raises(ModelError, match=r"m is a language model \(gguf\)"):
+        resolved(ledger, paths, claimed)
+
+
+def test_the_files_of_a_diffusion_become_paths(
+    ledger: Ledger, paths: Paths, claim: MakeClaim
+) -> None:
+    paths.blob(SHA).parent.mkdir()
+    paths.blob(SHA).write_bytes(b"content")
+    (paths.models / "m" / "unet").mkdir(parents=True)
+    (paths.models / "m" / "model_index.json").write_text('{"unet": ["diffusers", "X"]}')
+    for name in ("config.json", "a.safetensors"):
+        (paths.models / "m" / "unet" / name).touch()
+    file = {"name": "x", "sha256": SHA}
+    spec = {"seed": 1, "prompt": "x", "model": "m", "image": file, "lora": [{"file": file}]}
+    inputs = {place: ("x", SHA) for place in ("image", "lora.0.file")}
+    start = resolved(
+        ledger, paths, claim(kind="diffuse", model="m", spec=spec, inputs=inputs)
+    ).start
+    assert start.inputs == {place: str(paths.blob(SHA)) for place in inputs}
+    assert start.model == str(paths.models / "m")

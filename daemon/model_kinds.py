@@ -1,0 +1,65 @@
+"""Which models a job of each kind can use.
+
+The rule this module protects: a job on a model of the wrong kind is refused with the reason and
+with the models that would do. Asked when a job is submitted, and again by the worker, for models
+that were fetched or exchanged meanwhile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.errors import ModelError
+from daemon.image_models import check_parts, why_no_image_model
+from daemon.models import DEMO_MODEL, IMAGE_FORMATS, LANGUAGE_FORMATS, ModelRoots, model_format
+
+_LANGUAGE_KINDS = frozenset({"train", "infer"})
+_SHOWN = 8
+
+
+def check_model(kind: str, name: str, path: Path, models: ModelRoots) -> None:
+    """Refuse the model ``name`` at ``path`` where a job of ``kind`` cannot use it.
+
+    Raises:
+        ModelError: says what the model is, what is missing of it, or what the kind needs.
+    """
+    if kind not in _LANGUAGE_KINDS and kind != "diffuse":
+        return
+    found = model_format(path)
+    if kind in _LANGUAGE_KINDS:
+        if found in IMAGE_FORMATS:
+            raise _no_language_model(kind, name, found, models)
+    elif found not in IMAGE_FORMATS:
+        raise _no_image_model(name, path, found, models)
+    elif found == "diffusers":
+        check_parts(name, path)
+
+
+def _no_language_model(kind: str, name: str, found: str, models: ModelRoots) -> ModelError:
+    others = _names(models, image=False)
+    return ModelError(
+        f"{name} is an image model ({found}), and {kind} needs a language model",
+        field="model",
+        remedy=f"{others}; for pictures of {name}: studioq diffuse PROMPT --model {name}",
+    )
+
+
+def _no_image_model(name: str, path: Path, found: str, models: ModelRoots) -> ModelError:
+    if found == "unknown":
+        said = f"{name} is no image model: {why_no_image_model(path)}"
+    else:
+        said = f"{name} is a language model ({found}), and diffuse needs an image model"
+    return ModelError(said, field="model", remedy=_names(models, image=True))
+
+
+def _names(models: ModelRoots, *, image: bool) -> str:
+    """Return a sentence with the models of a kind that are here."""
+    formats = IMAGE_FORMATS if image else LANGUAGE_FORMATS
+    found = [entry.name for entry in models.list() if entry.format in formats]
+    if not image and DEMO_MODEL not in found:
+        found.append(DEMO_MODEL)
+    what = "image" if image else "language"
+    if not found:
+        return f"there are no {what} models here; studioq models path says where to put one"
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{what} models here: {', '.join(found[:_SHOWN])}{more}"
