@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
+Arrays = dict[str, mx.array]
 
 VOCABULARY = 49408
 
@@ -218,3 +224,23 @@ def sdxl(model: Original, projected: int) -> Shapes:
     second = openclip(model.text[1], model.text_layers, projected)
     shapes = _networks(model) | _inside("conditioner.embedders.0.transformer", first)
     return shapes | _inside("conditioner.embedders.1.model", second)
+
+
+def make(shapes: Shapes) -> Arrays:
+    """Return small random numbers of these shapes, float16."""
+    return dict(_drawn(tuple(shapes.items())))
+
+
+@cache
+def _drawn(shapes: tuple[tuple[str, Shape], ...]) -> Arrays:
+    generator = np.random.Generator(np.random.PCG64(3))
+    return {
+        name: mx.array(generator.standard_normal(shape, dtype=np.float32)).astype(mx.float16) * 0.05
+        for name, shape in shapes
+    }
+
+
+def save(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a safetensors file."""
+    mx.save_safetensors(str(path), arrays, dict(metadata or {}))
+    return path
