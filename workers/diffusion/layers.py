@@ -109,15 +109,16 @@ class Upsample2D(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def __call__(self, x: mx.array, size: tuple[int, int] | None = None) -> mx.array:
-        """Return ``x`` at twice the resolution, cut to ``size`` (height, width) if that is given.
+        """Return ``x`` at twice the resolution, or at ``size`` (height, width) if that is given.
 
-        For odd sizes repetition with a cut is what nearest-neighbour interpolation to that size
-        gives: floor(i * n / (2n - 1)) = floor(i / 2) for all i < 2n - 1.
+        Sizes that were odd on the way down take the nearest pixels: floor(i * before / after).
         """
-        x = repeat_pixels(x)
-        if size is not None and tuple(x.shape[1:3]) != size:
-            x = x[:, : size[0], : size[1]]
-        return self.conv(x)
+        height, width = x.shape[1:3]
+        if size is None or size == (2 * height, 2 * width):
+            return self.conv(repeat_pixels(x))
+        rows = mx.arange(size[0]) * height // size[0]
+        columns = mx.arange(size[1]) * width // size[1]
+        return self.conv(x[:, rows][:, :, columns])
 
 
 def repeat_pixels(x: mx.array) -> mx.array:

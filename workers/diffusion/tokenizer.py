@@ -30,7 +30,8 @@ _WORDS = rf"{BOS}|{EOS}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}
 class Tokenizer:
     """Turns prompts into windows of token numbers for a text encoder.
 
-    ``pad`` is the token that fills a window: the end token, or ``!`` for OpenCLIP's encoders.
+    ``pad`` is the token that fills a window: the end token, or ``!`` for OpenCLIP's encoders. As
+    in transformers it is special: an exclamation mark in a prompt is then this token too.
     """
 
     def __init__(self, fast: FastTokenizer, *, pad: str = EOS, source: str = "tokenizer") -> None:
@@ -40,6 +41,7 @@ class Tokenizer:
         self.bos = self._number(BOS, source)
         self.eos = self._number(EOS, source)
         self.pad = self._number(pad, source)
+        self._fast.add_special_tokens([pad])
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
