@@ -1,14 +1,13 @@
 """Masks of inpainting: white is repainted, black stays.
 
 The rule this module protects: what the mask keeps is kept exactly. A mask holds only 0 and 1, it
-belongs to a picture of its own size, and what it keeps is chosen, not mixed.
+belongs to a picture of its own size, and what it keeps is chosen, not mixed. Imports no MLX.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,12 +49,12 @@ def latent_mask(mask: Mask, factor: int = 8) -> Mask:
     return mask[::factor, ::factor]
 
 
-def keep_latents(painted: mx.array, kept: mx.array, mask: mx.array) -> mx.array:
-    """Return ``painted`` where the latent mask is 1, else ``kept``: latents (N, h, w, C).
+def hidden(picture: Floats, mask: Mask) -> Floats:
+    """Return the picture with what is repainted in gray, which an inpainting UNet sees beside it.
 
-    ``kept`` is the original noised to the level that ``painted`` now has; asked after every step.
+    As ``StableDiffusionInpaintPipeline`` of diffusers makes its ``masked_image``.
     """
-    return mx.where(mask > 0.5, painted, kept)
+    return picture * (mask < _THRESHOLD)
 
 
 def keep_picture(painted: Floats, original: Floats, mask: Mask) -> Floats:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
 
 from daemon.errors import JobError
-from workers.diffusion.masks import Mask, keep_latents, keep_picture, latent_mask, read_mask
+from workers.diffusion.masks import Mask, hidden, keep_picture, latent_mask, read_mask
 from workers.diffusion.pictures import Size
 
 
@@ -80,11 +79,18 @@ def test_the_latent_mask_takes_the_first_of_each_square() -> None:
 
 def test_what_is_kept_is_kept_exactly() -> None:
     random = np.random.Generator(np.random.PCG64(0))
-    mask = (random.random((4, 6, 1)) > 0.5).astype(np.float32)
-    painted = random.standard_normal((2, 4, 6, 4)).astype(np.float32)
-    kept = random.standard_normal((2, 4, 6, 4)).astype(np.float32)
-    expected = np.where(np.broadcast_to(mask, kept.shape) == 1, painted, kept)
-    mixed = keep_latents(mx.array(painted), mx.array(kept), mx.array(mask))
-    assert np.array_equal(np.array(mixed), expected)
-    assert np.array_equal(keep_picture(painted, kept, mask), expected)
-    assert keep_picture(painted, kept[0], mask).dtype == np.float32
+    mask = (random.random((16, 24, 1)) > 0.5).astype(np.float32)
+    painted = random.standard_normal((2, 16, 24, 3)).astype(np.float32)
+    original = random.standard_normal((16, 24, 3)).astype(np.float32)
+    mixed = keep_picture(painted, original, mask)
+    assert mixed.dtype == np.float32
+    for picture, result in zip(painted, mixed, strict=True):
+        repainted = mask[..., 0] == 1
+        assert np.array_equal(result[repainted], picture[repainted])
+        assert np.array_equal(result[~repainted], original[~repainted])
+
+
+def test_what_is_repainted_is_hidden_in_gray() -> None:
+    mask = np.array([[[0.0], [1.0]]], dtype=np.float32)
+    picture = np.full((1, 2, 3), -0.75, dtype=np.float32)
+    assert hidden(picture, mask)[0].tolist() == [[-0.75] * 3, [0.0] * 3]
