@@ -86,16 +86,30 @@ def checkpoint_folder(folder: Path) -> Path | None:
     return next((path for path in paths if (path / STATE).is_file()), None)
 
 
+def read_progress(folder: Path) -> Progress:
+    """Return how far a stage came.
+
+    Raises:
+        ModelError: there is no checkpoint.
+    """
+    saved = json.loads((_checkpoint(folder) / STATE).read_bytes())
+    return Progress(step=int(saved["step"]), seconds=float(saved["seconds"]))
+
+
 def read_average(folder: Path) -> dict[str, mx.array]:
     """Return the averaged weights of a stage's checkpoint, by name.
 
     Raises:
         ModelError: there is no checkpoint.
     """
+    return read_tensors(_checkpoint(folder) / "average.safetensors")
+
+
+def _checkpoint(folder: Path) -> Path:
     path = checkpoint_folder(folder)
     if path is None:
         raise ModelError(f"{folder} holds no checkpoint", remedy="train this stage first")
-    return read_tensors(path / "average.safetensors")
+    return path
 
 
 def read_tensors(path: Path) -> dict[str, mx.array]:

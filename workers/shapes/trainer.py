@@ -23,13 +23,14 @@ import mlx.core as mx
 import numpy as np
 
 from daemon.errors import NonFiniteError
-from workers.memory import on_gpu
+from workers.files import write_json
+from workers.memory import device_name, on_gpu
 from workers.shapes.checkpoint import Progress, read_checkpoint, write_checkpoint
 from workers.shapes.flat import Layout
 from workers.shapes.objectives import Objective
 from workers.shapes.optimizer import Rates, State, advance
 
-LOG = "log.jsonl"
+LOG, OPTIONS = "log.jsonl", "options.json"
 _AHEAD = 2
 
 Step = Callable[..., tuple[list[mx.array], mx.array]]
@@ -79,6 +80,8 @@ def train(
     layout = Layout(objective.module)
     folder.mkdir(parents=True, exist_ok=True)
     saved = read_checkpoint(folder, layout, options.identity())
+    facts = {"device": device_name(), "pool": len(objective.data[0])}
+    write_json(folder / OPTIONS, {**asdict(options), **facts})
     state, progress = saved or (State.begin(layout.of(objective.module)), Progress())
     return _Loop(objective, options, folder, layout, clock).run(state, progress)
 
