@@ -7,6 +7,7 @@ answer begins, so that what cannot be read is an error and not a broken answer.
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import re
@@ -21,6 +22,9 @@ from daemon.api.answers import error_answer
 from daemon.errors import NotFoundError, RangeError
 
 PIECE = 512 * 1024
+
+# No file, or a link where a file was: the latter is not followed.
+_NOT_THERE = frozenset({errno.ENOENT, errno.ELOOP})
 
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
@@ -103,7 +107,9 @@ def unsatisfied(error: RangeError, size: int, headers: Mapping[str, str]) -> Res
 def _open(path: Path) -> io.FileIO:
     try:
         return io.FileIO(path, opener=_no_link)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
         raise NotFoundError(
             f"the file {path.name} is gone from the daemon's disk",
             remedy="studioq repeat makes it again",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from daemon.cli.command import command
+from daemon.cli.prompts import read_prompt
 from daemon.cli.submission import submission_options, submit
 from daemon.cli.values import MODEL, NUMBER
 from daemon.errors import UsageError
@@ -81,24 +81,3 @@ def _with_inputs(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
     if "adapter" in spec:
         spec = spec | {"adapter": client.adapter(spec["adapter"])}
     return spec
-
-
-def read_prompt() -> str:
-    """Return stdin as it is, less one final line end (which an editor or ``echo`` added).
-
-    Raises:
-        UsageError: it is not UTF-8.
-    """
-    data = sys.stdin.buffer.read()
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"the prompt on stdin is not UTF-8 at byte {error.start}",
-            remedy="convert it, for example: iconv -f ISO-8859-1 -t UTF-8",
-        ) from None
-    return (
-        text.removesuffix("\n").removesuffix("\r")
-        if text.endswith("\r\n")
-        else text.removesuffix("\n")
-    )

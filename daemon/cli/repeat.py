@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def repeat(number: int, **_: Any) -> int:
     """Queue job N's recorded spec again, its seed included, as a new job.
 
-    Prints the new job's number. With --wait or --follow it then says whether adapters and texts
-    came out with the same hashes, and exits with 1 where they did not.
+    Prints the new job's number. With --wait or --follow it then says whether adapters, texts and
+    pictures came out with the same hashes, and exits with 1 where they did not.
     """
     options = given(click.get_current_context())
     check_staying(options)

@@ -18,6 +18,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Submit a job": {
         "train": "train:train",
         "infer": "infer:infer",
+        "diffuse": "diffuse:diffuse",
         "noop": "noop:noop",
         "repeat": "repeat:repeat",
     },
@@ -101,7 +102,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.pass_context
 def cli(ctx: click.Context, socket: str | None) -> None:
-    """Queue training and inference jobs for the one GPU of a shared machine."""
+    """Queue training, inference and diffusion jobs for the one GPU of a shared machine."""
     ctx.ensure_object(dict)["socket"] = socket
     if os.environ.get("NO_COLOR"):
         ctx.color = False

@@ -41,9 +41,7 @@ CLIENT_OPTIONS = frozenset({"wait", "follow", "timeout", "notify", "as_json"})
 
 _STAY = (
     click.option("--wait", is_flag=True, help="Wait, and exit with the job's outcome."),
-    click.option(
-        "--follow", is_flag=True, help="Show the log (train) or the text (infer) until it ends."
-    ),
+    click.option("--follow", is_flag=True, help="Show the log (infer: the text) until it ends."),
     click.option("--timeout", type=DURATION, metavar="D", help="Stop waiting after D (exit 5)."),
     click.option("--notify", metavar="COMMAND", help="Run COMMAND here when the job has ended."),
 )

@@ -112,19 +112,23 @@ class Number(Value):
         return number
 
 
-class Layers(Value):
-    """A count of layers, or ``all``."""
+class CountOr(Value):
+    """A number of something, or a word in its place."""
 
-    name = "integer|all"
+    def __init__(self, of: str, word: str) -> None:
+        self.name = f"integer|{word}"
+        self._of, self._word = of, word
 
     def read(self, value: Any) -> int | str:
-        """Return a count or ``all``."""
-        if value == "all":
-            return "all"
+        """Return a number or the word."""
+        if value == self._word:
+            return self._word
         try:
             return int(value)
         except ValueError:
-            raise ValueError(f"{value!r} is neither a number of layers nor all") from None
+            raise ValueError(
+                f"{value!r} is neither a number of {self._of} nor {self._word}"
+            ) from None
 
 
 class CommaList(Value):
@@ -189,7 +193,8 @@ MODEL = ModelName()
 DURATION = Duration()
 MOMENT = Moment()
 NUMBER = Number()
-LAYERS = Layers()
+LAYERS = CountOr("layers", "all")
+BATCH = CountOr("pictures", "auto")
 NAMES = CommaList()
 
 job_argument = click.argument("number", metavar="N", type=JOB)

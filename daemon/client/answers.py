@@ -6,7 +6,7 @@ give more keys. Nothing imports this module while a command runs.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class ErrorDict(TypedDict, total=False):
@@ -117,8 +117,8 @@ class Artifact(TypedDict, total=False):
 class Job(TypedDict):
     """Everything about one job; ``metrics`` holds the last value of each.
 
-    ``identical`` tells of a job that ``repeats`` another whether its adapters and texts have the
-    same hashes (None: not known yet).
+    ``identical`` tells of a job that ``repeats`` another whether its adapters, texts and
+    pictures have the same hashes (None: not known yet).
     """
 
     id: int
@@ -173,6 +173,13 @@ class Blob(TypedDict):
 
     name: str
     sha256: str
+
+
+class Lora(TypedDict):
+    """An uploaded LoRA file as a spec lists it; without a ``scale`` the daemon's default counts."""
+
+    file: Blob
+    scale: NotRequired[float]
 
 
 class Model(TypedDict):

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from daemon.client.follow import Part, Patience, follow, timed_out, until_ended
 from daemon.client.transport import Transport
 from daemon.client.trust import admit
+from daemon.client.uploads import Uploads
 from daemon.errors import StudioqError
 from daemon.locate import Paths, find_daemon
 
@@ -34,7 +35,7 @@ def _ignore(_: str) -> None:
     pass
 
 
-class Client:
+class Client(Uploads):
     """A connection to the daemon that this process's environment names, or the one at ``socket``.
 
     Args:
@@ -106,42 +107,6 @@ class Client:
         headers = {HUB_TOKEN: hub_token} if hub_token else {}
         answer: answers.JobState = self._transport.json("POST", "/jobs", body, headers=headers)
         return answer
-
-    def upload(self, path: str | Path) -> answers.Blob:
-        """Bring a file to the daemon, unless it has it already; return it as a spec cites it.
-
-        Raises:
-            UsageError: the file cannot be read.
-        """
-        from daemon.client import inputs
-
-        file = inputs.readable_file(Path(path))
-        digest = inputs.hash_file(file)
-        if not self.has_blob(digest):
-            self._put(file, digest)
-        return {"name": file.name, "sha256": digest}
-
-    def has_blob(self, sha256: str) -> bool:
-        """Return whether this user has uploaded a file with this hash."""
-        with self._transport.open("HEAD", f"/blobs/{sha256}", accept=404) as response:
-            return response.status != 404
-
-    def training_data(self, path: str | Path) -> dict[str, answers.Blob]:
-        """Upload a folder (train, valid, test.jsonl) or one file of rows; return a spec's data."""
-        from daemon.client import inputs
-
-        found = inputs.training_files(Path(path))
-        return {place: self.upload(file) for place, file in found.items()}
-
-    def adapter(self, text: str) -> str | dict[str, answers.Blob]:
-        """Return a spec's ``adapter``: ``job:N[@STEP]`` as it is, a folder's two files uploaded."""
-        if text.startswith("job:"):
-            return text
-        from daemon.client import inputs
-
-        return {
-            place: self.upload(file) for place, file in inputs.adapter_files(Path(text)).items()
-        }
 
     def repeat(self, number: int) -> answers.JobState:
         """Queue the recorded spec of job ``number`` again; the answer is the new job's."""
@@ -280,6 +245,20 @@ class Client:
             raise download.nothing_to_fetch(number, self.job(number)["state"], found)
         return download.fetch(self, number, chosen, Path(to or f"job-{number}"))
 
+    def preview(self, number: int, to: str | Path | None = None) -> Path:
+        """Bring the latest preview of a running diffusion to the path ``to``; return the path.
+
+        What is there (``./job-N/preview.png``) is replaced: a preview is no result.
+
+        Raises:
+            NotFoundError: the job does not run, or has drawn none yet.
+        """
+        from daemon.client import download
+
+        with self._transport.open("GET", f"/jobs/{number}/preview") as response:
+            blocks = iter(lambda: response.read(_BLOCK), b"")
+            return download.replace(Path(to or f"job-{number}/preview.png"), blocks)
+
     # Changing
 
     def cancel(self, number: int) -> answers.JobState:
@@ -359,17 +338,6 @@ class Client:
         from daemon.autostart import start_daemon
 
         start_daemon(Paths.default(), say=self._say)
-
-    def _put(self, file: Path, digest: str) -> None:
-        size = file.stat().st_size
-        if size >= 64 * _BLOCK:
-            self._say(f"uploading {file.name}, {size / 1e6:.0f} MB")
-        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        with (
-            file.open("rb") as body,
-            self._transport.open("PUT", f"/blobs/{digest}", body=body, headers=headers) as answer,
-        ):
-            answer.read()
 
     def _part(self, path: str, offset: int, wait: float) -> Part:
         target = path + _query({"wait": wait or None})

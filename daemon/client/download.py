@@ -132,7 +132,7 @@ def download(source: Source, number: int, artifact: Artifact, path: Path) -> Fet
         StudioqError: the content has not the hash that the ledger holds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    partial = _beside(path)
     try:
         found = _write(partial, source.blocks(number, artifact["name"]))
         if found != artifact["sha256"]:
@@ -167,6 +167,23 @@ def _publish(partial: Path, path: Path) -> None:
         if path.exists():
             raise FileDiffersError(f"{path} was made by somebody else meanwhile") from None
         partial.rename(path)
+
+
+def replace(path: Path, blocks: Iterable[bytes]) -> Path:
+    """Write a file that may take the place of another, whole or not at all; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _beside(path)
+    try:
+        _write(partial, blocks)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _beside(path: Path) -> Path:
+    """Return a name in the same folder that nothing has."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
 
 
 def _fetched(artifact: Artifact, path: Path, *, written: bool = False) -> Fetched:

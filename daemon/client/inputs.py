@@ -7,6 +7,7 @@ hash of its content; a file is read in blocks and never held in memory.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 from daemon.errors import UsageError
@@ -16,6 +17,9 @@ _BLOCK = 1 << 20
 TRAINING_FILES = ("train", "valid", "test")
 _CHECK_PATH = "check the path; a relative one begins at the folder of this command"
 
+_LORA = (
+    "write --lora FILE, or --lora FILE:SCALE with a number as SCALE, such as style.safetensors:0.8"
+)
 ADAPTER_FILES = {"weights": "adapters.safetensors", "config": "adapter_config.json"}
 _ADAPTER_FOLDER = "a folder with " + " and ".join(ADAPTER_FILES.values())
 
@@ -75,6 +79,29 @@ def training_files(path: Path) -> dict[str, Path]:
             remedy="name the file train.jsonl, or give one FILE.jsonl, which is split by seed",
         )
     return {place: readable_file(file) for place, file in found.items()}
+
+
+def lora_file(text: str) -> tuple[Path, float | None]:
+    """Split ``FILE[:SCALE]`` into the file and its scale, None where none is given.
+
+    A file of the whole name counts as such, whatever colons it has.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+    """
+    name, colon, end = text.rpartition(":")
+    scale = _number(end) if colon else None
+    if scale is None or Path(text).exists():
+        return readable_file(Path(text), _LORA), None
+    return readable_file(Path(name), _LORA), scale
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def adapter_files(folder: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from daemon.errors import NotFoundError
 from daemon.ledger import views
 from daemon.ledger.jobs import get_job
 from daemon.ledger.queries import LINE, positions
-from daemon.ledger.states import JobState
+from daemon.ledger.states import AttemptState, JobState
 from daemon.ledger.tables import (
     Artifact,
     Attempt,
@@ -89,6 +89,15 @@ def _attempts(session: Session, number: int) -> Sequence[Attempt]:
     return session.scalars(
         select(Attempt).where(Attempt.job_id == number).order_by(Attempt.number)
     ).all()
+
+
+def live_attempt(session: Session, number: int) -> int | None:
+    """Return the number of the job's running attempt, None while there is none."""
+    return session.scalar(
+        select(Attempt.number).where(
+            Attempt.job_id == number, Attempt.state == AttemptState.RUNNING
+        )
+    )
 
 
 def artifacts(session: Session, number: int) -> list[views.Json]:

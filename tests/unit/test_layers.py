@@ -49,6 +49,7 @@ def test_a_light_module_stays_light(module: str) -> None:
     ("module", "forbidden"),
     [
         ("daemon.specs", HEAVY | SERVER - {"pydantic"} | {"workers"}),
+        ("daemon.submission", {"PIL", "numpy", "mlx", "workers"}),
         ("daemon.scheduler", HEAVY - {"sqlalchemy"} | SERVER | {"workers"}),
         ("workers.engine.main", HEAVY | SERVER - {"pydantic"}),
         ("workers.events", HEAVY | SERVER),

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from daemon.cli.diffuse import diffuse
 from daemon.cli.infer import infer
 from daemon.cli.noop import noop
 from daemon.cli.reference import replace
@@ -19,7 +20,7 @@ from daemon.cli.submission import CLIENT_OPTIONS, REQUEST_FIELDS
 from daemon.cli.train import train
 from daemon.specs import SPECS, JobRequest
 
-COMMANDS = {"train": train, "infer": infer, "noop": noop}
+COMMANDS = {"train": train, "infer": infer, "diffuse": diffuse, "noop": noop}
 DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
 
 # Packages whose import alone costs more than a whole submission may.
@@ -36,7 +37,8 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_every_field_is_an_option_and_every_option_a_field(kind: str) -> None:
-    names = set(options_of(COMMANDS[kind]))
+    arguments = {param.name for param in COMMANDS[kind].params if isinstance(param, click.Argument)}
+    names = set(options_of(COMMANDS[kind])) | arguments
     fields = set(SPECS[kind].model_json_schema()["properties"])
     assert names - CLIENT_OPTIONS - set(REQUEST_FIELDS) == fields
     assert set(REQUEST_FIELDS) <= names
@@ -54,7 +56,7 @@ def test_the_defaults_in_the_help_are_the_daemons(kind: str) -> None:
         shown: Any = option.default if option.show_default else None
         real = schema.get("default")
         if option.is_flag:
-            assert real is False, name
+            assert real is option.opts[0].startswith("--no-"), name
         else:
             assert shown == (real if option.show_default else None), name
             assert option.show_default or real in (None, []), name
@@ -66,7 +68,20 @@ def test_the_choices_are_the_daemons(kind: str) -> None:
     properties = request | SPECS[kind].model_json_schema()["properties"]
     for name, option in options_of(COMMANDS[kind]).items():
         if isinstance(option.type, click.Choice):
-            assert list(option.type.choices) == list(properties[name]["enum"]), name
+            branches = [properties[name], *properties[name].get("anyOf", [])]
+            allowed = next(branch["enum"] for branch in branches if "enum" in branch)
+            assert list(option.type.choices) == list(allowed), name
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_the_daemon_calls_a_field_as_the_command_line_does(kind: str) -> None:
+    fields = SPECS[kind].model_json_schema()["properties"]
+    for param in COMMANDS[kind].params:
+        if param.name not in fields:
+            continue
+        called = param.opts[0] if isinstance(param, click.Option) else param.name.upper()
+        named = fields[param.name].get("option", f"--{param.name.replace('_', '-')}")
+        assert named == called
 
 
 def test_the_document_lists_every_command_and_option() -> None:
@@ -121,7 +136,7 @@ def test_submitting_and_listing_import_nothing_heavy() -> None:
 import click, daemon.cli, daemon.client
 from daemon.cli.root import cli
 ctx = click.Context(cli)
-for name in ("train", "infer", "list", "show", "wait", "logs", "fetch", "cancel"):
+for name in ("train", "infer", "diffuse", "list", "show", "wait", "logs", "fetch", "cancel"):
     command = cli.get_command(ctx, name)
     command.get_help(click.Context(command, info_name=name))
 """

@@ -195,7 +195,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     ],
 )
 def test_a_prompt_from_stdin_loses_one_line_end(stdin: bytes, prompt: str) -> None:
-    program = "from daemon.cli.infer import read_prompt; print(ascii(read_prompt()))"
+    program = "from daemon.cli.prompts import read_prompt; print(ascii(read_prompt()))"
     done = subprocess.run(
         [sys.executable, "-c", program], input=stdin, capture_output=True, check=True
     )

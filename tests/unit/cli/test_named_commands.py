@@ -19,8 +19,8 @@ NAMED = re.compile(r"(?<![\w/.-])studioq ([a-z][a-z-]*)")
 PROSE = frozenset(
     re.findall(
         r"\w+",
-        "a and command did does has home in is job know knows ledger lets may needs never recorded "
-        "runs where works wrote",
+        "a and command did does has home in is job know knows ledger lets may needs never reads "
+        "recorded runs ships where works wrote",
     )
 )
 

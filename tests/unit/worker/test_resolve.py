@@ -278,7 +278,7 @@ def test_the_files_of_a_diffusion_become_paths(
         (paths.models / "m" / "unet" / name).touch()
     file = {"name": "x", "sha256": SHA}
     spec = {"seed": 1, "prompt": "x", "model": "m", "image": file, "lora": [{"file": file}]}
-    inputs = {place: ("x", SHA) for place in ("image", "lora.0.file")}
+    inputs = dict.fromkeys(("image", "lora.0.file"), ("x", SHA))
     start = resolved(
         ledger, paths, claim(kind="diffuse", model="m", spec=spec, inputs=inputs)
     ).start
