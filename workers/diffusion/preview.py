@@ -1,8 +1,10 @@
-"""The preview of a picture that is still noise: latents as colours, without the decoder.
+"""The preview of a picture that is still noise: what the latents would show now, cheaply.
 
-The rule this module protects: a preview costs next to nothing and disturbs nothing. Each latent
-becomes one colour by a linear map, and the file is replaced whole but not synced, for it is worth
-nothing once the job has ended. Imports no MLX.
+The rule this module protects: a preview costs little and disturbs nothing. The latents of Stable
+Diffusion's own VAEs become colours by a published linear map. No such map is right for any VAE (one
+fitted to a small VAE's random latents or to one of its pictures was far off for the next picture),
+so of any other model the first picture is decoded, coarsely if it is large. The file is replaced
+whole but not synced, for it is worth nothing once the job has ended. Imports no MLX.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,13 @@ from workers.failures import disk_errors
 
 PREVIEW = "preview.png"
 
+Decode = Callable[[NDArray[np.float32]], Floats]
+Previewer = Callable[[Floats], Pixels]
+
 _SHOWN = 9
 _ENLARGED = 8
 _LIMIT = 1024
-_SIDE = 16
-_SAMPLES = 4
-
-Decode = Callable[[NDArray[np.float32]], Floats]
+_DECODED_SIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,13 @@ class LatentRgb:
 
     def __call__(self, latents: Floats) -> NDArray[np.float32]:
         """Return (..., channels) latents as (..., 3) colours."""
-        return np.asarray(latents, dtype=np.float32) @ self.matrix + self.bias
+        with np.errstate(all="ignore"):
+            return np.asarray(latents, dtype=np.float32) @ self.matrix + self.bias
 
 
 # Found by keturn for Stable Diffusion 1.4, whose VAE 1.x and 2.x share: "Decoding latents to RGB
 # without upscaling", discuss.huggingface.co/t/23204.
-_SD = LatentRgb(
+SD = LatentRgb(
     matrix=np.array(
         [
             [0.298, 0.207, 0.208],
@@ -62,46 +65,36 @@ _SD = LatentRgb(
 )
 # Found by T. A. Vass for SDXL, given for 0 to 255: latents_to_rgb in diffusers' documentation,
 # "Pipeline callbacks".
-_SDXL = LatentRgb(
+SDXL = LatentRgb(
     matrix=np.array([[60, 60, 60], [-60, -5, 10], [25, 15, -5], [-70, -50, -35]], dtype=np.float32)
     / np.float32(127.5),
     bias=np.array([150, 140, 130], dtype=np.float32) / np.float32(127.5) - np.float32(1),
 )
-# A VAE is known by the factor of its latents, which fine-tuned decoders keep.
-_KNOWN = {(0.18215, 4): _SD, (0.13025, 4): _SDXL}
+# A VAE is known by the factor and channels of its latents, which fine-tuned decoders keep.
+_KNOWN = {(0.18215, 4): SD, (0.13025, 4): SDXL}
 
 
-def known_latent_rgb(scaling_factor: float, channels: int) -> LatentRgb | None:
-    """Return the published map of Stable Diffusion's VAEs, or None for any other VAE."""
-    return _KNOWN.get((scaling_factor, channels))
+def previewer(scaling_factor: float, channels: int, decode: Decode) -> Previewer:
+    """Return the function from (N, h, w, channels) latents to one (height, width, 3) picture.
 
-
-def fit_latent_rgb(decode: Decode, channels: int) -> LatentRgb:
-    """Fit the map of a VAE by least squares between latents and the pixels it decodes them to.
-
-    ``decode`` takes (N, h, w, channels) latents as the sampler has them and returns the pictures,
-    (N, f h, f w, 3) in [-1, 1]; it is called once, for four pictures of 16 x 16 latents. These are
-    patches of random colours with some noise over them, of unit variance like real latents.
+    ``scaling_factor`` and ``channels`` are those of the VAE's configuration. ``decode`` takes
+    (1, h, w, channels) latents as the sampler has them and returns (1, f h, f w, 3) in [-1, 1]; it
+    is asked for models without a published map, once for each preview.
     """
-    latents = _samples(channels)
-    colours = _shrunk(np.asarray(decode(latents), dtype=np.float32), _SIDE)
-    points = latents.reshape(-1, channels)
-    known = np.concatenate([points, np.ones_like(points[:, :1])], axis=1)
-    found = np.linalg.lstsq(known, colours.reshape(-1, 3), rcond=None)[0].astype(np.float32)
-    return LatentRgb(matrix=found[:-1], bias=found[-1])
+    to_rgb = _KNOWN.get((scaling_factor, channels))
+    return partial(by_map, to_rgb) if to_rgb is not None else partial(by_decoding, decode)
 
 
-def preview_pixels(latents: Floats, to_rgb: LatentRgb) -> Pixels:
-    """Return (N, h, w, channels) latents as one picture, up to nine of them side by side.
+def by_map(to_rgb: LatentRgb, latents: Floats) -> Pixels:
+    """Return the batch as one picture, up to nine side by side, eight pixels for each latent."""
+    return _enlarged(_tiled(_shown(to_rgb(latents[:_SHOWN]))), _ENLARGED)
 
-    Each latent becomes a square of eight pixels, smoothed, as far as 1024 pixels allow. Values that
-    are not finite are shown as gray.
-    """
-    colours = np.nan_to_num(to_rgb(latents[:_SHOWN]), nan=0.0, posinf=1.0, neginf=-1.0)
-    small = Image.fromarray(_tiled(to_pixels(colours)))
-    enlarged = min(_ENLARGED, _LIMIT / max(small.size))
-    size = Size(*(max(1, round(side * enlarged)) for side in small.size))
-    return np.asarray(small.resize(size, Image.Resampling.BICUBIC))
+
+def by_decoding(decode: Decode, latents: Floats) -> Pixels:
+    """Return the first picture, decoded from at most 32 x 32 of its latents."""
+    step = -(-max(latents.shape[1:3]) // _DECODED_SIDE)
+    few = np.ascontiguousarray(latents[:1, ::step, ::step], dtype=np.float32)
+    return _enlarged(_shown(decode(few))[0], step)
 
 
 def write_preview(folder: Path, pixels: Pixels) -> Path:
@@ -124,23 +117,17 @@ def write_preview(folder: Path, pixels: Pixels) -> Path:
     return path
 
 
-def _samples(channels: int) -> NDArray[np.float32]:
-    """Return the latents that a fit decodes, the same for every model."""
-    random = np.random.Generator(np.random.PCG64(0))
-    patches = random.standard_normal((_SAMPLES, 4, 4, channels))
-    noise = random.standard_normal((_SAMPLES, _SIDE, _SIDE, channels))
-    smooth = patches.repeat(_SIDE // 4, axis=1).repeat(_SIDE // 4, axis=2)
-    return (0.95 * smooth + 0.3 * noise).astype(np.float32)
+def _shown(colours: Floats) -> Pixels:
+    """Return colours as pixels; what is not finite becomes gray, black or white."""
+    return to_pixels(np.nan_to_num(colours, nan=0.0, posinf=1.0, neginf=-1.0))
 
 
-def _shrunk(pictures: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Return the mean colour that is seen in each of ``side`` by ``side`` squares."""
-    count, height, width, _ = pictures.shape
-    squares = np.clip(np.nan_to_num(pictures), -1, 1).reshape(
-        count, side, height // side, side, width // side, 3
-    )
-    result: NDArray[Any] = squares.mean(axis=(2, 4))
-    return result
+def _enlarged(pixels: Pixels, factor: int) -> Pixels:
+    """Enlarge smoothly, as far as ``_LIMIT`` allows."""
+    small = Image.fromarray(pixels)
+    bounded = min(factor, _LIMIT / max(small.size))
+    size = Size(*(max(1, round(side * bounded)) for side in small.size))
+    return np.asarray(small.resize(size, Image.Resampling.BICUBIC))
 
 
 def _tiled(pictures: Pixels) -> Pixels:
