@@ -31,6 +31,7 @@ _SHOWN = 9
 _ENLARGED = 8
 _LIMIT = 1024
 _DECODED_SIDE = 32
+_GRAY = 228
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +132,11 @@ def _enlarged(pixels: Pixels, factor: int) -> Pixels:
 
 
 def _tiled(pictures: Pixels) -> Pixels:
-    """Return (N, h, w, 3) pictures side by side in the squarest grid, empty places black."""
+    """Return (N, h, w, 3) pictures in the squarest grid, a line of gray between them."""
     count, height, width, _ = pictures.shape
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
-    grid = np.zeros((rows * columns, height, width, 3), dtype=np.uint8)
-    grid[:count] = pictures
-    rowed = grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-    return rowed.reshape(rows * height, columns * width, 3)
+    cells = np.full((rows * columns, height + 1, width + 1, 3), _GRAY, dtype=np.uint8)
+    cells[:count, :-1, :-1] = pictures
+    grid = cells.reshape(rows, columns, height + 1, width + 1, 3).swapaxes(1, 2)
+    return grid.reshape(rows * (height + 1), columns * (width + 1), 3)[:-1, :-1]
