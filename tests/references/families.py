@@ -18,7 +18,7 @@ def unet(channels: tuple[int, ...], down: tuple[str, ...], **others: Any) -> Arg
     Groups of a few channels: of one channel, a norm would undo what the timestep adds.
     """
     up = tuple(kind.replace("Down", "Up") for kind in reversed(down))
-    plain: Arguments = {"sample_size": 16, "layers_per_block": 1, "norm_num_groups": 8}
+    plain: Arguments = {"sample_size": 16, "layers_per_block": 1, "norm_num_groups": 4}
     plain |= {"cross_attention_dim": 24}
     blocks: Arguments = {"block_out_channels": channels, "down_block_types": down}
     return plain | blocks | {"up_block_types": up} | others
@@ -33,10 +33,10 @@ SDXL_TIMES: Arguments = {
 }
 
 # Stable Diffusion 1: attention_head_dim 8 is the number of heads, whatever the width.
-_SD1 = unet((32, 64, 64, 64), (CROSS, CROSS, CROSS, PLAIN), layers_per_block=2)
-# Stable Diffusion 2: heads per block, linear projections.
+_SD1 = unet((16, 32, 32, 32), (CROSS, CROSS, CROSS, PLAIN), layers_per_block=2)
+# Stable Diffusion 2: heads for each block, linear projections.
 _SD2 = unet(
-    (32, 64, 64, 64),
+    (16, 32, 32, 32),
     (CROSS, CROSS, CROSS, PLAIN),
     attention_head_dim=(2, 4, 8, 8),
     use_linear_projection=True,
@@ -44,7 +44,7 @@ _SD2 = unet(
 )
 # SDXL: no attention at the finest level, deeper transformers below.
 _SDXL = unet(
-    (32, 64, 64),
+    (16, 32, 32),
     (PLAIN, CROSS, CROSS),
     layers_per_block=2,
     attention_head_dim=(2, 4, 8),
@@ -52,8 +52,8 @@ _SDXL = unet(
     **SDXL_TIMES,
 )
 
-_ODD = unet((24, 40, 56), (CROSS, PLAIN, CROSS), attention_head_dim=(3, 5, 7))
-_PAIR = unet((32, 64), (CROSS, PLAIN))
+_ODD = unet((24, 40, 56), (CROSS, PLAIN, CROSS), norm_num_groups=8, attention_head_dim=(3, 5, 7))
+_PAIR = unet((32, 64), (CROSS, PLAIN), norm_num_groups=8)
 
 UNETS: dict[str, Arguments] = {
     "sd1": _SD1,
@@ -71,7 +71,7 @@ UNETS: dict[str, Arguments] = {
     # Widths that are no power of two, other groups, blocks of different length.
     "odd-widths": _ODD | {"layers_per_block": (1, 3, 2), "norm_eps": 1e-6},
     "no-attention": unet((32, 32, 64), (PLAIN,) * 3, mid_block_type="UNetMidBlock2D"),
-    "no-middle": unet((32, 48, 64), (CROSS,) * 3, mid_block_type=None, norm_num_groups=4),
+    "no-middle": unet((32, 48, 64), (CROSS,) * 3, mid_block_type=None),
     "one-block": unet((32,), (CROSS,)),
     "upcast-attention": _PAIR | {"upcast_attention": True},
     "centered": _PAIR | {"center_input_sample": True},
@@ -101,8 +101,8 @@ def vae(channels: tuple[int, ...], **others: Any) -> Arguments:
 
 
 VAES: dict[str, Arguments] = {
-    "sd": vae((32, 32, 64, 64), norm_num_groups=32),
-    "sdxl": vae((32, 32, 64, 64), layers_per_block=2, scaling_factor=0.13025, force_upcast=True),
+    "sd": vae((32, 32, 32, 64), norm_num_groups=32),
+    "sdxl": vae((32, 32, 32, 64), layers_per_block=2, scaling_factor=0.13025, force_upcast=True),
     "odd-widths": vae((24, 48, 72), norm_num_groups=8, layers_per_block=2),
     "no-quant-conv": vae(
         (16, 32),

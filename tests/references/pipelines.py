@@ -28,7 +28,7 @@ from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl
 from PIL import Image
 
 from tests.references import folders
-from tests.references.networks import Answers
+from tests.references.networks import Answers, network
 from tests.unit.diffusion import tiny
 from tests.unit.diffusion.cases import LONG, RUNS, STEPS, Run, noise
 
@@ -53,9 +53,9 @@ def run(name: str, pipeline: Any) -> Answers:
 
 
 def _with_sampler(pipeline: Any, chosen: Run) -> Any:
-    """Return a pipeline over the same networks with the run's sampler, for what it starts from.
+    """Return a pipeline over the same networks with the run's sampler, of the run's kind.
 
-    ``clip_sample`` and ``set_alpha_to_one`` as in every published scheduler_config.json.
+    ``clip_sample`` and ``set_alpha_to_one`` as published scheduler_config.json give them to DDIM.
     """
     config: dict[str, Any] = {"steps_offset": 1, "timestep_spacing": "leading"}
     config |= {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -63,9 +63,11 @@ def _with_sampler(pipeline: Any, chosen: Run) -> Any:
     if chosen.folder == "sd2":
         config["prediction_type"] = "v_prediction"
     if chosen.sampler == "ddim":
-        config |= {"clip_sample": False, "set_alpha_to_one": False}
-    scheduler = SAMPLERS[chosen.sampler](**config)
-    return _kind(chosen, pipeline).from_pipe(pipeline, scheduler=scheduler)
+        config |= {"clip_sample": False, "set_alpha_to_one": chosen.folder == "sdxl"}
+    parts = {"scheduler": SAMPLERS[chosen.sampler](**config)}
+    if chosen.unet is not None:
+        parts["unet"] = network("unet", chosen.unet)
+    return _kind(chosen, pipeline).from_pipe(pipeline, **parts)
 
 
 def _kind(chosen: Run, pipeline: Any) -> Any:

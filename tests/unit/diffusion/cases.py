@@ -50,9 +50,13 @@ def token_rows(positions: int, config: Mapping[str, Any]) -> npt.NDArray[np.int6
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One call of a pipeline. ``size``: height and width in pixels; ``cfg`` 0: no guidance."""
+    """One call of a pipeline. ``size``: height and width in pixels; ``cfg`` 0: no guidance.
+
+    ``unet``: another UNet than the folder's own.
+    """
 
     folder: str
+    unet: str | None = None
     sampler: str = "ddim"
     size: tuple[int, int] = (48, 64)
     images: int = 1
@@ -72,6 +76,8 @@ RUNS = {
     "sd1-image-euler": Run(folder="sd1", sampler="euler", strength=0.6),
     "sd1-inpaint": Run(folder="sd1", strength=1.0, masked=True),
     "sd1-inpaint-weak": Run(folder="sd1", sampler="euler", strength=0.6, masked=True),
+    "sd1-inpaint-channels": Run(folder="sd1", unet="inpainting", strength=1.0, masked=True),
+    "sd1-guidance-embedding": Run(folder="sd1", unet="guidance-embedding", cfg=4.0),
     "sd1-long": Run(folder="sd1", prompt=LONG, negative="blurry"),
     "sd1-long-negative": Run(folder="sd1", prompt="a cat", negative=LONG),
     "sd2-ddim": Run(folder="sd2"),
