@@ -13,8 +13,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,13 +22,12 @@ from typing import Any, NoReturn
 from daemon.bundled import check_usable, fetch_bundled
 from daemon.durable import sync_file, sync_folder
 from daemon.errors import DiskFullError, ModelError, StudioqError
+from daemon.hub_files import HubFile, wanted_files
 from daemon.models import is_bundled
 from daemon.staging import staging_folder
 
 Progress = Callable[[int, int | None], None]
 
-# What is fetched of a hub's repository: weights without pickle, configuration, tokenizer.
-_PATTERNS = ("*.json", "*.safetensors", "*.gguf", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _LOOK_EVERY = 0.5
 _SPARE = 2**30
 
@@ -117,7 +115,7 @@ def _prepare_environment(scratch: Path) -> None:
     os.environ.update(_SETTINGS, HF_HOME=str(scratch / "hf"))
 
 
-def _wanted_files(name: str, token: str | None) -> list[tuple[str, int]]:
+def _wanted_files(name: str, token: str | None) -> list[HubFile]:
     """Return (file, bytes) of what is to be fetched."""
     from huggingface_hub import HfApi
 
@@ -125,39 +123,7 @@ def _wanted_files(name: str, token: str | None) -> list[tuple[str, int]]:
         found = HfApi().model_info(name, files_metadata=True, token=token or False)
     except Exception as error:  # noqa: BLE001 - the libraries below it raise their own kinds
         raise _hub_error(name, error, token=token) from None
-    files = [
-        (item.rfilename, item.size or 0)
-        for item in found.siblings or ()
-        if any(fnmatch(item.rfilename, pattern) for pattern in _PATTERNS)
-    ]
-    return _one_kind_of_weights(name, files)
-
-
-def _one_kind_of_weights(name: str, files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Leave GGUF out where there is safetensors; refuse a choice that a name cannot make."""
-    names = [file for file, _ in files]
-    if any(file.endswith(".safetensors") for file in names):
-        # Mistral's repositories hold the weights twice, the second time in a layout of their own.
-        twice = any(fnmatch(file, "model*.safetensors") for file in names)
-        unwanted = ["*.gguf", *(["consolidated*.safetensors"] if twice else [])]
-        return [
-            (file, size)
-            for file, size in files
-            if not any(fnmatch(file, pattern) for pattern in unwanted)
-        ]
-    several = [file for file, _ in files if file.endswith(".gguf")]
-    if not several:
-        raise ModelError(
-            f"{name} has neither safetensors nor GGUF weights",
-            remedy="other formats are not read; the hub often has a copy in one of these",
-        )
-    if len(several) > 1:
-        raise ModelError(
-            f"{name} has {len(several)} GGUF files, and its name does not say which: "
-            f"{', '.join(several[:5])}",
-            remedy="put the one that you want into a folder under the model root",
-        )
-    return list(files)
+    return wanted_files(name, ((item.rfilename, item.size or 0) for item in found.siblings or ()))
 
 
 def _check_space(name: str, root: Path, total: int) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from daemon.model_kinds import check_model
+from daemon.models import ModelRoots
+
 COMMIT = "c" * 40
 FILES = {
     "config.json": b'{"model_type": "llama"}',
@@ -24,6 +27,41 @@ FILES = {
     "README.md": b"# readme",
     "model.Q4.gguf": b"GGUF",
 }
+
+# What an old and popular repository of an image model holds; of it these are needed.
+NEEDED = {
+    "model_index.json": b'{"unet": ["diffusers", "UNet2DConditionModel"]}',
+    "scheduler/scheduler_config.json": b"{}",
+    "tokenizer/vocab.json": b"{}",
+    "tokenizer/merges.txt": b"#version: 0.2",
+    "text_encoder/config.json": b"{}",
+    "text_encoder/model.fp16.safetensors": b"half a text encoder",
+    "unet/config.json": b"{}",
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"half a unet" * 1000,
+    "vae/config.json": b"{}",
+    "vae/diffusion_pytorch_model.fp16.safetensors": b"half a vae",
+}
+PIPELINE = NEEDED | {
+    "README.md": b"# readme",
+    "v1-5-pruned.safetensors": b"everything in one file" * 1000,
+    "v1-5-pruned.ckpt": b"pickle",
+    "feature_extractor/preprocessor_config.json": b"{}",
+    "image_encoder/model.safetensors": b"not needed",
+    "safety_checker/config.json": b"{}",
+    "safety_checker/model.safetensors": b"not needed",
+    "safety_checker/model.fp16.safetensors": b"not needed",
+    "text_encoder/model.safetensors": b"a text encoder",
+    "text_encoder/pytorch_model.bin": b"pickle",
+    "text_encoder/openvino_model.xml": b"<xml/>",
+    "text_encoder/flax_model.msgpack": b"flax",
+    "unet/diffusion_pytorch_model.safetensors": b"a unet" * 1000,
+    "unet/diffusion_pytorch_model.non_ema.safetensors": b"another unet" * 1000,
+    "unet/model.onnx": b"onnx",
+    "unet/deeper/config.json": b"{}",
+    "vae/diffusion_pytorch_model.safetensors": b"a vae",
+    "vae_decoder/model.onnx": b"onnx",
+}
+REPOSITORIES = {"org/name": FILES, "private/name": FILES, "org/pictures": PIPELINE}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -50,25 +88,32 @@ class Hub(BaseHTTPRequestHandler):
         if private:
             self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body=with_body)
         elif "/resolve/" in path:
-            self._send_file(path.rpartition("/")[2], with_body=with_body)
+            self._send_file(path, with_body=with_body)
         elif "/tree/" in path:
-            self._send(200, json.dumps(self._tree()).encode(), {}, with_body=with_body)
+            self._send(200, json.dumps(self._tree(path)).encode(), {}, with_body=with_body)
         else:
             self._send(200, json.dumps(self._info(path)).encode(), {}, with_body=with_body)
 
     def _info(self, path: str) -> dict[str, Any]:
-        name = "/".join(path.removeprefix("/api/models/").split("/")[:2])
-        siblings = [{"rfilename": file, "size": len(FILES[file])} for file in FILES]
+        name = self._name(path)
+        siblings = [
+            {"rfilename": file, "size": len(content)}
+            for file, content in REPOSITORIES[name].items()
+        ]
         return {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings}
 
-    def _tree(self) -> list[dict[str, Any]]:
+    def _tree(self, path: str) -> list[dict[str, Any]]:
         return [
             {"type": "file", "path": file, "size": len(content), "oid": sha256(content).hexdigest()}
-            for file, content in FILES.items()
+            for file, content in REPOSITORIES[self._name(path)].items()
         ]
 
-    def _send_file(self, file: str, *, with_body: bool) -> None:
-        content = FILES[file]
+    def _name(self, path: str) -> str:
+        return "/".join(path.removeprefix("/api/models").split("/")[1:3])
+
+    def _send_file(self, path: str, *, with_body: bool) -> None:
+        file = path.partition("/resolve/")[2].partition("/")[2]
+        content = REPOSITORIES[self._name(path)][file]
         headers = {"ETag": f'"{sha256(content).hexdigest()[:40]}"', "X-Repo-Commit": COMMIT}
         self._send(200, content, headers, with_body=with_body)
 
@@ -124,6 +169,26 @@ def test_a_model_comes_without_pickles_and_doubles(
     files = {path.name: path.read_bytes() for path in (tmp_path / "org" / "name").iterdir()}
     assert files == {name: FILES[name] for name in ("config.json", "model.safetensors")}
     assert [path.name for path in tmp_path.iterdir()] == ["org"]
+
+
+def test_of_an_image_model_comes_what_is_needed_and_nothing_twice(
+    hub: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    said = fetch(hub, tmp_path, "org/pictures")
+
+    assert said[-1] == {"done": True}, said
+    folder = tmp_path / "org" / "pictures"
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert files == NEEDED
+    total = sum(map(len, NEEDED.values()))
+    assert said[-2] == {"bytes": total, "total": total}
+    models = ModelRoots((tmp_path,))
+    assert models.find("org/pictures") == folder
+    check_model("diffuse", "org/pictures", folder, models)
 
 
 def test_the_accounts_own_token_is_never_sent(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
