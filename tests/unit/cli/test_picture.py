@@ -60,12 +60,11 @@ def in_terminal(
         start_new_session=True,
     ) as program:
         os.close(its_end)
-        output = b""
+        output, unasked = b"", dict(answers)
         while piece := read(terminal):
             output += piece
-            for question, answer in answers.items():
-                if question in piece:
-                    os.write(terminal, answer)
+            for question in [question for question in unasked if question in output]:
+                os.write(terminal, unasked.pop(question))
         os.close(terminal)
     assert program.returncode == 0
     return output.decode()
