@@ -13,13 +13,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from daemon.errors import JobError
+from daemon.errors import JobError, NonFiniteError
 from daemon.specs import MAX_SEED, DiffuseSpec
 from workers.diffusion.metadata import LoraFact, PictureFacts, lora_hash, text_chunks
 from workers.diffusion.mflux_models.handover import reports_of
@@ -45,6 +45,7 @@ from workers.diffusion.sheet import Thumbnail, draw_sheet, plan, thumbnail
 from workers.events import Artifact, Event, Facts, Log, Progress, SafePoint
 from workers.failures import memory_errors
 from workers.kinds import Context, Request
+from workers.language.headers import read_safetensors_header
 
 SHEET = "contact-sheet.png"
 
@@ -128,6 +129,11 @@ def _picture(run: _Run, index: int, chosen: Mapping[str, Any]) -> Generator[Even
             yield Progress(done=index * steps + done, total=run.spec.n_images * steps)
     except StopIteration as end:
         return np.asarray(end.value.convert("RGB"))
+    except NonFiniteError as error:
+        raise NonFiniteError(
+            f"image {index} (seed {chosen['seed']}) is not a picture: {error.message}",
+            remedy="use a lower --cfg, or smaller scales of LoRA files",
+        ) from None
     finally:
         reports.close()
 
@@ -183,18 +189,24 @@ def _fitting(side: int) -> int:
 
 
 def _loras(run: _Run) -> Iterator[LoraFact]:
+    """Check the job's LoRA files and give them names by which MLX and messages know them."""
     for index, lora in enumerate(run.spec.lora):
-        file = run.context.inputs[f"lora.{index}.file"]
+        file = _lora_path(run, index)
+        file.symlink_to(run.context.inputs[f"lora.{index}.file"].resolve())
+        read_safetensors_header(file)
         yield LoraFact(name=lora.file.name, scale=lora.scale, hash=lora_hash(file))
+
+
+def _lora_path(run: _Run, index: int) -> Path:
+    stem = PurePath(run.spec.lora[index].file.name).stem
+    return run.scratch / f"{index}-{stem}.safetensors"
 
 
 def _applied(run: _Run, loras: tuple[LoraFact, ...]) -> list[str]:
     """Put the job's LoRA files on the model; return what mflux says of them."""
     if not loras:
         return []
-    files = [run.scratch / f"{index}-{lora.tag}.safetensors" for index, lora in enumerate(loras)]
-    for index, file in enumerate(files):
-        file.symlink_to(run.context.inputs[f"lora.{index}.file"].resolve())
+    files = [_lora_path(run, index) for index in range(len(loras))]
     return apply_loras(run.model, files, [lora.scale for lora in loras])
 
 

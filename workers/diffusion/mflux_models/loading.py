@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -27,6 +28,11 @@ from workers.memory import preserved_random_state
 from workers.models import Loader, own_tree
 
 _WEIGHTS = "*/*.safetensors"
+_CONFIGS = "mflux.models.common.config.model_config:ModelConfig"
+_LORAS = "mflux.models.common.lora.mapping.lora_loader:LoRALoader"
+
+# Of what mflux prints about LoRA files: which file, how many of its keys fit, which did not.
+_TELLING = re.compile(r"Applying LoRA|keys|^\s+- |and \d+ more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +53,17 @@ def load_mflux(folder: Path) -> MfluxModel:
         ModelError: mflux is missing, or cannot load the folder.
     """
     variant = require(folder, folder.name)
-    network_class, configs = _named(variant.network), _named(_CONFIGS)
+    identity = _fingerprint(folder)
     with preserved_random_state(), _failures(folder.name), redirect_stdout(io.StringIO()):
-        network = network_class(model_path=str(folder), model_config=configs.from_name(variant.key))
+        config = _named(_CONFIGS).from_name(variant.key)
+        network = _named(variant.network)(model_path=str(folder), model_config=config)
         mx.eval(network.parameters())
     network.vae.decode = _refusing_nonfinite(network.vae.decode)
     return MfluxModel(
         network=network,
         variant=variant,
         name=folder.name,
-        fingerprint=_fingerprint(folder),
+        fingerprint=identity,
         bytes=tree_reduce(lambda total, array: total + array.nbytes, network.parameters(), 0),
     )
 
@@ -84,26 +91,21 @@ def apply_loras(model: MfluxModel, files: Sequence[Path], scales: Sequence[float
     Raises:
         ModelError: a file cannot be read, or does not fit the model or any part of it.
     """
-    loader, mapping = _named(_LORAS), _named(model.variant.lora_mapping)
     said = io.StringIO()
     with preserved_random_state(), _failures("the LoRA file"), redirect_stdout(said):
-        loader.load_and_apply_lora(
-            lora_mapping=mapping.get_mapping(),
+        _named(_LORAS).load_and_apply_lora(
+            lora_mapping=_named(model.variant.lora_mapping).get_mapping(),
             transformer=model.network.transformer,
             lora_paths=[str(file) for file in files],
             lora_scales=list(scales),
             bake_lora=False,
         )
-    return [line.strip() for line in said.getvalue().splitlines() if "keys" in line]
+    return [line.strip() for line in said.getvalue().splitlines() if _TELLING.search(line)]
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the optional packages."""
     return {package: metadata.version(package) for package in PACKAGES}
-
-
-_CONFIGS = "mflux.models.common.config.model_config:ModelConfig"
-_LORAS = "mflux.models.common.lora.mapping.lora_loader:LoRALoader"
 
 
 def _named(place: str) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,9 +88,16 @@ _QWEN = Variant(
 
 
 def detect(folder: Path) -> Variant | None:
-    """Return what mflux calls the model in ``folder``; None where it is not one of mflux's."""
-    index = _json(folder / "model_index.json")
-    choose = _PIPELINES.get(str(index.get("_class_name")))
+    """Return what mflux calls the model in ``folder``; None where it is not one of mflux's.
+
+    Raises:
+        ModelError: it is one, and a file that tells which is missing or damaged.
+    """
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+        choose = _PIPELINES.get(index["_class_name"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
     return None if choose is None else choose(folder, index)
 
 
@@ -126,32 +133,41 @@ def refuse_unusable(spec: DiffuseSpec, variant: Variant) -> None:
     Raises:
         JobError: names the option, its value and what is possible.
     """
-    usable = (DiffuseSpec.model_fields["sampler"].default, _OWN_SAMPLER)
-    if spec.mask is not None:
-        raise JobError(
-            f"{variant.title} models take no mask ({spec.mask.name})",
-            remedy="leave out --mask, or use a Stable Diffusion model",
+    for refused, reason, remedy in _refusals(spec, variant):
+        if refused:
+            raise JobError(f"{variant.title} models {reason}", remedy=remedy)
+
+
+def _refusals(spec: DiffuseSpec, variant: Variant) -> Iterator[tuple[bool, str, str]]:
+    """Yield what may be wrong: whether it is, why, and the way out."""
+    own = (DiffuseSpec.model_fields["sampler"].default, _OWN_SAMPLER)
+    yield (
+        spec.mask is not None,
+        "take no mask",
+        "leave out --mask, or use a Stable Diffusion model",
+    )
+    yield (
+        spec.sampler not in own,
+        f"have a sampler of their own and cannot use {spec.sampler}",
+        f"leave out --sampler, or say {_OWN_SAMPLER}, which it is",
+    )
+    yield (
+        spec.prediction_type is not None,
+        f"predict a velocity; {spec.prediction_type} is not theirs",
+        "leave out --prediction-type",
+    )
+    yield (
+        bool(spec.negative_prompt) and not variant.negative,
+        "know no negative prompt",
+        "leave out --negative-prompt, and say in the prompt what is wanted",
+    )
+    for name, side in (("width", spec.width), ("height", spec.height)):
+        rounded = max(SIDE_STEP, (side or 0) // SIDE_STEP * SIDE_STEP)
+        yield (
+            side is not None and side % SIDE_STEP != 0,
+            f"need multiples of {SIDE_STEP}: {name} = {side} is none",
+            f"use --{name} {rounded}",
         )
-    if spec.sampler not in usable:
-        raise JobError(
-            f"{variant.title} models have a sampler of their own; they cannot use {spec.sampler}",
-            remedy=f"leave out --sampler (or say {_OWN_SAMPLER}, which it is)",
-        )
-    if spec.prediction_type is not None:
-        raise JobError(
-            f"{variant.title} models predict a velocity; {spec.prediction_type} means nothing there"
-        )
-    if spec.negative_prompt and not variant.negative:
-        raise JobError(
-            f"{variant.title} models know no negative prompt",
-            remedy="leave out --negative-prompt and say in the prompt what is wanted",
-        )
-    for option, side in (("width", spec.width), ("height", spec.height)):
-        if side is not None and side % SIDE_STEP:
-            raise JobError(
-                f"{option} = {side}: {variant.title} models need multiples of {SIDE_STEP}",
-                remedy=f"use --{option} {max(SIDE_STEP, side - side % SIDE_STEP)}",
-            )
 
 
 def notes(spec: DiffuseSpec, variant: Variant) -> list[str]:
@@ -193,13 +209,13 @@ def recorded(spec: DiffuseSpec) -> dict[str, Any]:
 
 def _flux1(folder: Path, _index: Mapping[str, Any]) -> Variant:
     """Only dev and its descendants take a guidance (diffusers' default for the key is false)."""
-    guided = _json(folder / "transformer" / "config.json").get("guidance_embeds", False)
+    guided = _config(folder, "transformer/config.json").get("guidance_embeds", False)
     return _FLUX1_DEV if guided else _FLUX1
 
 
 def _flux2(folder: Path, index: Mapping[str, Any]) -> Variant:
     """Two sizes, of 5 and 8 double blocks; ``is_distilled`` is diffusers' key, by default false."""
-    layers = _json(folder / "transformer" / "config.json").get("num_layers")
+    layers = _config(folder, "transformer/config.json").get("num_layers")
     sizes = {5: "4b", 8: "9b"}
     if layers not in sizes:
         raise ModelError(
@@ -212,7 +228,7 @@ def _flux2(folder: Path, index: Mapping[str, Any]) -> Variant:
 
 def _z_image(folder: Path, _index: Mapping[str, Any]) -> Variant:
     """Turbo and base differ in nothing but their weights and the schedule's shift, 3 and 6."""
-    shift = _json(folder / "scheduler" / "scheduler_config.json").get("shift")
+    shift = _config(folder, "scheduler/scheduler_config.json").get("shift")
     return _Z_TURBO if shift == 3 else _Z_IMAGE
 
 
@@ -224,10 +240,15 @@ _PIPELINES: dict[str, Callable[[Path, Mapping[str, Any]], Variant]] = {
 }
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object, empty where there is none that can be read."""
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    """Return a configuration that tells variants apart; to guess would make wrong pictures."""
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
+        data = json.loads((folder / name).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"it is no JSON ({error})"
+        raise ModelError(
+            f"{folder.name}/{name} cannot be read: {reason}", remedy="download the model again"
+        ) from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{folder.name}/{name} is not an object", remedy="download it again")
+    return data
