@@ -1,8 +1,9 @@
 """Pictures that a user gives: read with care, whatever the file turns out to be.
 
-The rule this module protects: a bad file is one clear message. Formats are a short list (others of
-Pillow's start foreign programs or are rarely tried), the number of pixels is bounded by the header,
-and whatever a decoder raises becomes a ``JobError`` that names the file as its owner does.
+The rule this module protects: a bad file is one clear message. Formats and pixels are
+bounded as at the submission, before anything is decoded, and whatever a decoder raises becomes a
+``JobError`` that names the file as its owner does. Here the whole picture is decoded, which the
+submission leaves out for large ones.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from daemon.errors import JobError
+from daemon.pictures import FORMATS
+from daemon.specs import MAX_PIXELS, SIDE_STEP
 from workers.diffusion.pictures import Size
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-
-_STEP = 8
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 say how to turn a picture upright
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,7 +34,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders were seen to raise on damaged files; they promise no set of errors.
 _DAMAGED = (
     ArithmeticError,
@@ -87,8 +86,9 @@ def load_picture(path: Path, name: str) -> Image.Image:
     """
     with _refusals(path, name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(name)
             image.load()
             turn = _turn(image)
             pixels = _eight_bits(image, name)
@@ -102,10 +102,10 @@ def resized(image: Image.Image, size: Size, background: str) -> Image.Image:
 
 def _in_steps(size: Size, name: str) -> Size:
     """Round down to what the networks can halve three times."""
-    rounded = Size(*(side - side % _STEP for side in size))
+    rounded = Size(*(side - side % SIDE_STEP for side in size))
     if not all(rounded):
         raise JobError(
-            f"{name} is {size} pixels; a picture needs at least {_STEP} by {_STEP}",
+            f"{name} is {size} pixels; a picture needs at least {SIDE_STEP} by {SIDE_STEP}",
             remedy="give a larger picture, or --width and --height",
         )
     return rounded
@@ -147,15 +147,18 @@ def _refusals(path: Path, name: str) -> Iterator[None]:
     """Turn whatever reading raises into one message about ``name``."""
     try:
         yield
-    except _TOO_LARGE:
-        raise JobError(
-            f"{name} has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels",
-            remedy="make the picture smaller",
-        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large(name) from None
     except UnidentifiedImageError:
         raise _not_a_picture(path, name) from None
     except _DAMAGED as error:
         raise _damaged(error, name) from None
+
+
+def _too_large(name: str) -> JobError:
+    return JobError(
+        f"{name} has more than {MAX_PIXELS / 1e6:.0f} megapixels", remedy="make the picture smaller"
+    )
 
 
 def _not_a_picture(path: Path, name: str) -> JobError:
