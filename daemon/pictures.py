@@ -8,10 +8,11 @@ is decoded, which finds one that is cut short. Pillow is imported when the first
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from daemon.errors import SpecRefusedError
 from daemon.specs import LONGEST_SIDE, MAX_PIXELS, SIDE_STEP, DiffuseSpec
@@ -37,6 +38,9 @@ _AS_WHAT = "save it as PNG or JPEG, and give that"
 # a picture is decoded here.
 _MOST_BYTES = 256 * 2**20
 _DECODED = 4 * 2**20
+
+# What a reader raises for a header that is not of its format.
+_UNFIT = (SyntaxError, LookupError, TypeError, struct.error, EOFError)
 
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on the picture lies on its side
 _ON_ITS_SIDE = 5
@@ -84,23 +88,38 @@ def picture_size(field: str, name: str, path: Path) -> Size:
     Raises:
         SpecRefusedError: it is empty, no picture of a known format, damaged, or too large.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    # The bound is ours, and says the number; Pillow's own warns of some and refuses others.
-    Image.MAX_IMAGE_PIXELS = None
     _check_bytes(field, name, path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file:
+            image = _opened(file)
+            if image is None:
+                raise _not_a_picture(field, name, path)
             _check_pixels(field, name, image)
             if image.width * image.height <= _DECODED:
                 image.load()
             return _upright(image)
     except SpecRefusedError:
         raise
-    except UnidentifiedImageError:
-        raise _not_a_picture(field, name, path) from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders promise no set of errors
         raise _damaged(field, name, error) from None
+
+
+def _opened(file: IO[bytes]) -> Image.Image | None:
+    """Read the header with the first reader that takes it, None if none does.
+
+    As ``Image.open`` does, but for its bound on pixels: that is one for the whole process, and it
+    only warns of some pictures.
+    """
+    from PIL import Image
+
+    Image.init()
+    begin = file.read(16)
+    for reader, accepts in (Image.OPEN[kind] for kind in FORMATS):
+        if accepts is None or accepts(begin) is True:
+            file.seek(0)
+            with suppress(*_UNFIT):
+                return reader(file, "")
+    return None
 
 
 def _check_bytes(field: str, name: str, path: Path) -> None:
