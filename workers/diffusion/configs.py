@@ -45,7 +45,6 @@ class UNetConfig:
     eps: float
     activation: str
     only_cross: tuple[bool, ...]
-    mid_only_cross: bool
     linear_projection: bool
     upcast_attention: bool
     downsample_padding: int
@@ -96,7 +95,6 @@ class UNetConfig:
             eps=settings.number("norm_eps", 1e-5),
             activation=settings.choice("act_fn", "silu", _ACTIVATIONS),
             only_cross=only_cross,
-            mid_only_cross=bool(settings.take("mid_block_only_cross_attention", False)),
             linear_projection=settings.flag("use_linear_projection", False),
             upcast_attention=settings.flag("upcast_attention", False),
             downsample_padding=settings.whole("downsample_padding", 1, least=0),
@@ -142,7 +140,8 @@ def _refuse_other_unets(settings: Settings) -> None:
         time_embedding_type="positional",
         timestep_post_act=None,
     )
-    settings.ignored("dropout")
+    # The middle's attention is always to itself first, whatever its own setting says.
+    settings.ignored("dropout", "mid_block_only_cross_attention")
 
 
 def _channels(settings: Settings, default: Counts) -> Counts:

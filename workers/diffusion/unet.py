@@ -233,9 +233,7 @@ class _MidBlock(_Block):
         self.resnets = [self._resnet(config, width, width) for _ in range(2 if attends else 1)]
         if attends:
             depth = config.transformer_layers[-1][0]
-            self.attentions = [
-                self._transformer(config, last, depth, only_cross=config.mid_only_cross)
-            ]
+            self.attentions = [self._transformer(config, last, depth, only_cross=False)]
 
     def __call__(
         self, x: mx.array, times: Iterator[mx.array], texts: Iterator[KeysValues]
