@@ -85,6 +85,7 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind(name="train", module="workers.train", checkpoints=True),
         Kind(name="infer", module="workers.infer"),
+        Kind(name="diffuse", module="workers.diffuse", checkpoints=True),
         Kind(name="noop", module="workers.noop", checkpoints=True),
     )
 }

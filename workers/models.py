@@ -177,7 +177,7 @@ class ModelCache:
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return name, size and modification time of a model's files; empty when it has gone."""
-    files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
+    files = sorted(path.rglob("*")) if path.is_dir() else [path, path.with_suffix(".json")]
     stats = [(str(file), file.stat()) for file in files if file.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 

@@ -10,10 +10,10 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
 from workers.files import sha256_of
 from workers.language.adapters import CONFIG, WEIGHTS
-from workers.language.load import LanguageModel
 from workers.memory import device_kind, device_name
 
 _PACKAGES = ("studioq", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
@@ -21,7 +21,21 @@ _PACKAGES = ("studioq", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
 Fact = str | int | float | bool
 
 
-def provenance(model: LanguageModel, adapter: Path | None = None) -> Mapping[str, Fact]:
+class Identified(Protocol):
+    """A loaded model that can be told from others."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 that ``workers.language.formats.fingerprint`` describes."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its weights."""
+        ...
+
+
+def provenance(model: Identified, adapter: Path | None = None) -> Mapping[str, Fact]:
     """Return the facts of a run with ``model`` and, where one was given, the adapter's folder.
 
     ``model_fingerprint`` is described in ``workers.language.formats.fingerprint``;

@@ -63,8 +63,10 @@ class Attention(nn.Module):
 
     def fuse(self) -> None:
         """Make one matrix of the three projections of self-attention, if they are plain layers."""
+        if "to_qkv" in self:
+            return
         layers = [self.to_q, self.to_k, self.to_v]
-        if "to_qkv" in self or any(type(layer) is not nn.Linear for layer in layers):
+        if any(type(layer) is not nn.Linear for layer in layers):
             return
         fused = nn.Linear(1, 1, bias="bias" in self.to_q)
         fused.weight = mx.concatenate([layer.weight for layer in layers])
@@ -82,12 +84,8 @@ class Attention(nn.Module):
 def attend(queries: mx.array, keys: mx.array, values: mx.array, *, upcast: bool) -> mx.array:
     """Scaled dot-product attention of (batch, heads, length, width); returns the queries' shape.
 
-    Keys and values may have fewer batch rows: each then serves an equal run of queries' rows.
     ``upcast``: scores in float32 where the computation is not fused (fused scores always are).
     """
-    rows = queries.shape[0] // keys.shape[0]
-    if rows > 1:
-        keys, values = mx.repeat(keys, rows, axis=0), mx.repeat(values, rows, axis=0)
     scale = 1 / math.sqrt(queries.shape[-1])
     if on_gpu() and queries.shape[-1] in _FUSED:
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale)

@@ -41,13 +41,11 @@ from workers.diffusion.mflux_models.variants import (
 )
 from workers.diffusion.originals import load_picture, resized
 from workers.diffusion.pictures import Pixels, Size, picture_name, write_picture
-from workers.diffusion.sheet import Thumbnail, draw_sheet, plan, thumbnail
+from workers.diffusion.sheet import SHEET, Thumbnail, draw_sheet, plan, thumbnail
 from workers.events import Artifact, Event, Facts, Log, Progress, SafePoint
 from workers.failures import memory_errors
 from workers.kinds import Context, Request
 from workers.language.headers import read_safetensors_header
-
-SHEET = "contact-sheet.png"
 
 Events = Generator[Event, None, None]
 Report = Callable[[int], None]

@@ -23,6 +23,8 @@ _FONT_SIZES = (9, 16)
 # Neither white nor black, so that a picture on either ground shows its edges.
 _PAPER, _INK = (228, 228, 228), (48, 48, 48)
 
+SHEET = "contact-sheet.png"
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 

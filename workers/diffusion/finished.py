@@ -1,0 +1,206 @@
+"""Latents that are done on their way to the disk, while the next batch is denoised.
+
+The rule this module protects: decoding and encoding never hold up the next step. A batch is decoded
+on a stream of its own and fetched when the step after it is done; PNG files are written by threads.
+What is on the disk is published at once, and a job that goes on begins behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from daemon.errors import JobError
+from daemon.specs import DiffuseSpec
+from workers.checkpoints import DIGESTS, STATE
+from workers.diffusion import autoencode
+from workers.diffusion.inputs import Inputs, lora_facts
+from workers.diffusion.load import DiffusionModel
+from workers.diffusion.metadata import PictureFacts, text_chunks
+from workers.diffusion.noise import image_seed
+from workers.diffusion.pictures import Size, picture_name, require_finite, to_pixels
+from workers.diffusion.plan import Plan
+from workers.diffusion.sheet import SHEET, Thumbnail, draw_sheet, plan, thumbnail
+from workers.diffusion.writer import Picture, PictureWriter, Written
+from workers.events import Artifact, Checkpoint, Event, SafePoint
+from workers.files import copy_file, write_json
+from workers.kinds import Context
+
+Events = Generator[Event, None, None]
+
+_PACKAGES = ("studioq", "mlx", "numpy", "pillow")
+
+# Seconds between two safe points while pictures wait for the disk.
+_PATIENCE = 0.2
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A batch whose decoding has been queued."""
+
+    batch: range
+    decoded: mx.array
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is on the disk: digests by name in order, thumbnails, and what is not yet published."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+    unpublished: list[str] = field(default_factory=list)
+
+    def add(self, name: str, digest: str, small: Thumbnail) -> None:
+        self.digests[name] = digest
+        self.thumbnails.append(small)
+        self.unpublished.append(name)
+
+
+class Pictures:
+    """Decodes, writes and publishes the pictures of one attempt."""
+
+    def __init__(
+        self,
+        context: Context,
+        spec: DiffuseSpec,
+        model: DiffusionModel,
+        settled: Plan,
+        inputs: Inputs,
+    ) -> None:
+        height, width = settled.size
+        self._folder = context.folder
+        self._spec = spec
+        self._model = model
+        self._inputs = inputs
+        self._plan = settled
+        self._small = plan(settled.images, Size(width, height)).picture
+        self._writer = PictureWriter(context.folder, thumbnails=self._small)
+        self._stream = mx.new_stream(mx.default_device())
+        self._loras = lora_facts(spec, context.inputs)
+        self._record = _Record()
+        self._pending: _Pending | None = None
+
+    @property
+    def count(self) -> int:
+        """How many pictures are on the disk, without a gap from the first."""
+        return len(self._record.digests)
+
+    def close(self) -> None:
+        """End the threads; a picture that is half written is not left."""
+        self._writer.close()
+
+    def resume(self, checkpoint: Path | None) -> int:
+        """Take over the pictures of a checkpoint; return how many there are."""
+        if checkpoint is None:
+            return 0
+        digests = json.loads((checkpoint / STATE).read_bytes())[DIGESTS]
+        for index, name in enumerate(sorted(digests)):
+            if name != picture_name(index):
+                raise JobError(f"the checkpoint has {name} in place of {picture_name(index)}")
+            copy_file(checkpoint / name, self._folder / name)
+            self._record.add(name, digests[name], self._thumbnail_of(index))
+        return self.count
+
+    def _thumbnail_of(self, index: int) -> Thumbnail:
+        with Image.open(self._folder / picture_name(index)) as image:
+            small = thumbnail(np.asarray(image.convert("RGB")), self._small)
+        return Thumbnail(index=index, seed=image_seed(self._spec.seed, index), image=small)
+
+    def decode(self, batch: range, latents: mx.array) -> None:
+        """Queue the decoding of a finished batch, beside what the device does next.
+
+        The batch before it must have been collected.
+        """
+        with mx.stream(self._stream):
+            decoded = autoencode.decode(self._model.vae, latents)
+        mx.async_eval(decoded)  # type: ignore[no-untyped-call]
+        self._pending = _Pending(batch=batch, decoded=decoded)
+
+    def collect(self, *, fetch: bool) -> Events:
+        """Publish what has reached the disk; before, if ``fetch``, hand over a decoded batch.
+
+        Fetching waits for the decoding.
+
+        Raises:
+            NonFiniteError: a picture holds NaN or infinite numbers; none of its batch is written.
+            DiskFullError: a picture could not be written.
+        """
+        if fetch and self._pending is not None:
+            pending, self._pending = self._pending, None
+            while not self._writer.wait_for_room(_PATIENCE):
+                yield SafePoint()
+            self._writer.submit(self._finished(pending))
+        for written in self._writer.poll():
+            self._take(written)
+        yield from self._checkpoint()
+
+    def finish(self) -> Events:
+        """Wait until all that was decoded is on the disk."""
+        yield from self.collect(fetch=True)
+        for written in self._writer.drain():
+            self._take(written)
+            yield SafePoint()
+
+    def _finished(self, pending: _Pending) -> list[Picture]:
+        """Return a batch's pictures, checked, with what the mask keeps put back."""
+        values = np.array(pending.decoded)
+        seeds = [image_seed(self._spec.seed, index) for index in pending.batch]
+        require_finite(values, first=pending.batch.start, seeds=seeds)
+        pixels = to_pixels(self._inputs.restore(values))
+        return [
+            Picture(index=index, seed=seed, pixels=one, chunks=self._chunks(index, seed))
+            for index, seed, one in zip(pending.batch, seeds, pixels, strict=True)
+        ]
+
+    def _chunks(self, index: int, seed: int) -> Mapping[str, str]:
+        if not self._spec.metadata:
+            return {}
+        height, width = self._plan.size
+        return text_chunks(
+            PictureFacts(
+                spec=self._spec.model_dump(mode="json"),
+                index=index,
+                seed=seed,
+                width=width,
+                height=height,
+                fingerprint=self._model.fingerprint,
+                packages={name: metadata.version(name) for name in _PACKAGES},
+                loras=self._loras,
+            )
+        )
+
+    def _take(self, written: Written) -> None:
+        self._record.add(written.path.name, written.sha256, written.thumbnail)
+
+    def _checkpoint(self) -> Events:
+        """Publish new pictures once a batch of them is there and more are to come."""
+        whole = self.count % self._plan.batch_size == 0
+        if whole and self._record.unpublished and self.count < self._plan.images:
+            yield from self.checkpoint()
+
+    def checkpoint(self) -> Events:
+        """Write down what is there, for an attempt that goes on, and publish it."""
+        fresh, self._record.unpublished = self._record.unpublished, []
+        if not fresh:
+            return
+        folder = self._folder / f"done-{self.count:05}"
+        folder.mkdir()
+        for name in self._record.digests:
+            copy_file(self._folder / name, folder / name)
+        write_json(folder / STATE, {"step": self.count, DIGESTS: self._record.digests})
+        yield Checkpoint(step=self.count, folder=folder.name, files=tuple(fresh), kind="image")
+
+    def publish(self) -> Events:
+        """Publish what has not been, and the contact sheet of several pictures."""
+        for name in self._record.unpublished:
+            yield Artifact(path=name, kind="image")
+        if self.count > 1:
+            draw_sheet(self._folder / SHEET, self._record.thumbnails)
+            yield Artifact(path=SHEET, kind="image")

@@ -1,0 +1,95 @@
+"""How a job's pictures will be made: size, batches, steps, guidance.
+
+The rule this module protects: everything that can be refused is refused before the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from daemon.specs import DiffuseSpec
+from workers.diffusion.batching import choose_batch_size
+from workers.diffusion.inputs import Inputs
+from workers.diffusion.load import DiffusionModel
+from workers.diffusion.samplers import make_sampler
+from workers.diffusion.schedule import SchedulerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is settled for all pictures of a job. ``size``: height and width in pixels."""
+
+    images: int
+    size: tuple[int, int]
+    batch_size: int
+    steps: int
+    strength: float
+    guided: bool
+    scheduler: SchedulerConfig
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all pictures together."""
+        return self.images * self.steps
+
+    def batches(self, first: int) -> Iterator[range]:
+        """Yield the numbers of the pictures in each batch, from picture ``first`` on."""
+        for start in range(first, self.images, self.batch_size):
+            yield range(start, min(start + self.batch_size, self.images))
+
+    def facts(self) -> dict[str, str | int | float | bool]:
+        """Return what the ledger records of the plan."""
+        height, width = self.size
+        return {
+            "width": width,
+            "height": height,
+            "batch_size": self.batch_size,
+            "steps_done": self.steps,
+            "prediction_type": self.scheduler.prediction_type,
+        }
+
+    def line(self, spec: DiffuseSpec) -> str:
+        """Return the plan as one line for the job's log."""
+        height, width = self.size
+        pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
+        batches = f" in batches of {self.batch_size}" if self.images > 1 else ""
+        guidance = f"guidance {spec.cfg:g}" if self.guided else "no guidance"
+        return (
+            f"{pictures} of {width}x{height}{batches}: {self.steps} steps of {spec.sampler}, "
+            f"{guidance}, seed {spec.seed}"
+        )
+
+
+def make_plan(
+    spec: DiffuseSpec, model: DiffusionModel, inputs: Inputs, free_bytes: int | None
+) -> Plan:
+    """Settle how the pictures are made.
+
+    Raises:
+        OutOfMemoryError: one picture needs more than ``free_bytes``.
+        JobError: the sampler cannot do so many steps.
+    """
+    scheduler = model.scheduler
+    if spec.prediction_type is not None:
+        scheduler = replace(scheduler, prediction_type=spec.prediction_type)
+    strength = spec.strength if spec.image is not None else 1.0
+    sampler = make_sampler(spec.sampler, scheduler, spec.steps, strength=strength)
+    size = (inputs.size.height, inputs.size.width)
+    guided = spec.cfg not in (0, 1) and model.unet.config.time_cond_dim is None
+    return Plan(
+        images=spec.n_images,
+        size=size,
+        batch_size=choose_batch_size(
+            model,
+            size,
+            guided=guided,
+            wanted=spec.batch_size,
+            images=spec.n_images,
+            free_bytes=free_bytes,
+        ),
+        steps=len(sampler.timesteps),
+        strength=strength,
+        guided=guided,
+        scheduler=scheduler,
+    )
