@@ -3,8 +3,8 @@
 The rule this module protects: a step that was reported was computed. mflux calls back before it
 evaluates a step, so the latents are evaluated here first, and looked at for NaN.
 
-What was never run: macOS, Metal, and real weights. mflux 0.24.0 itself was run end to end on the CPU
-with tiny random networks of each family; docs/mflux.md says what of it.
+What was never run: macOS, Metal, and real weights. mflux 0.24.0 itself was run end to end on a
+CPU with tiny random networks of each family; docs/mflux.md says what of it.
 """
 
 from __future__ import annotations
