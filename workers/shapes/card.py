@@ -23,7 +23,7 @@ from workers.shapes.vocabulary import caption_vocabulary
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("card.md")
-_DRAWN = 1024
+_DRAWN = 512
 
 
 def write_card(folder: Path, evaluation: Evaluation, run: Path) -> None:

@@ -94,9 +94,12 @@ def check(pictures: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Verdict]
 def label(pictures: NDArray[np.uint8]) -> Labels:
     """Return for each pixel (N, H, W) the place of its colour in the palette, or its length."""
     values = pictures.astype(np.float32)
-    squares = np.stack([((values - colour) ** 2).sum(axis=-1) for colour in _PALETTE])
-    nearest = squares.argmin(axis=0).astype(np.uint8)
-    nearest[squares.min(axis=0) > NEAR**2] = _NONE
+    # The squared distance but for the pixel's own square, which is the same for all colours.
+    # Every number is whole and below 2**24, so float32 is exact.
+    squares = (_PALETTE**2).sum(axis=1) - 2 * (values @ _PALETTE.T)
+    nearest = squares.argmin(axis=-1).astype(np.uint8)
+    distances = squares.min(axis=-1) + (values**2).sum(axis=-1)
+    nearest[distances > NEAR**2] = _NONE
     return nearest
 
 

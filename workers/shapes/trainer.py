@@ -97,30 +97,37 @@ class _Loop:
         self._clock = clock
         self._data = objective.data
         self._step = make_step(objective, layout, options)
+        self._pending = deque[mx.array]()
+        self._saved_at = 0.0
 
     def run(self, state: State, progress: Progress) -> State:
         """Make steps until steps or minutes are spent; return the last state."""
-        rates, pending = self._options.rates, deque[mx.array]()
-        begun = saved_at = self._clock()
-        window = _Window(started=begun)
-        step, before = progress.step, progress.seconds
-        while rates.spent(step, before + self._clock() - begun) < 1:
-            state, values = self._advance(state, step, before + self._clock() - begun)
+        self._pending.clear()
+        begun = self._saved_at = self._clock()
+        window, before = _Window(started=begun), progress.seconds
+        saved = progress
+        while self._options.rates.spent(progress.step, before + self._clock() - begun) < 1:
+            state, values = self._advance(state, progress.step, before + self._clock() - begun)
             window.values.append(values)
-            pending.append(values)
-            if len(pending) > _AHEAD:
-                mx.eval(pending.popleft())
-            step += 1
-            progress = Progress(step=step, seconds=before + self._clock() - begun)
-            if step % self._options.log_every == 0:
+            self._wait(values)
+            seconds = before + self._clock() - begun
+            progress = Progress(step=progress.step + 1, seconds=seconds)
+            if progress.step % self._options.log_every == 0:
                 self._report(progress, window)
-            if self._clock() - saved_at > 60 * self._options.save_minutes:
+            if self._clock() - self._saved_at > 60 * self._options.save_minutes:
                 self._save(state, progress)
-                saved_at = self._clock()
+                saved = progress
         if window.values:
             self._report(progress, window)
-        self._save(state, progress)
+        if saved is not progress:
+            self._save(state, progress)
         return state
+
+    def _wait(self, values: mx.array) -> None:
+        """Wait until no more than the steps that the host may be ahead are unfinished."""
+        self._pending.append(values)
+        if len(self._pending) > _AHEAD:
+            mx.eval(self._pending.popleft())
 
     def _advance(self, state: State, step: int, seconds: float) -> tuple[State, mx.array]:
         """Start one step on the device."""
@@ -147,17 +154,16 @@ class _Loop:
             "peak_memory": mx.get_peak_memory(),
         }
         if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"the loss became {loss} by step {progress.step}",
-                remedy="delete the checkpoint and lower the learning rate",
-            )
+            raise _not_finite(f"the loss became {loss} by step {progress.step}")
         with (self._folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         say(f"step {progress.step} loss {loss:.5f} norm {norm:.3f} rate {rate:.2e} {speed:.2f}/s")
 
     def _save(self, state: State, progress: Progress) -> None:
-        mx.eval(state.vectors())
+        if not mx.isfinite(state.weights).all():
+            raise _not_finite(f"the weights are not finite after step {progress.step}")
         write_checkpoint(self._folder, self._layout, state, progress, self._options.identity())
+        self._saved_at = self._clock()
         say(f"checkpoint of step {progress.step} after {progress.seconds:.0f} s")
 
 
@@ -190,6 +196,10 @@ def make_step(objective: Objective, layout: Layout, options: Options) -> Step:
 
     # On the CPU compilation runs a C++ compiler for minutes and gains nothing.
     return mx.compile(step) if on_gpu() else step
+
+
+def _not_finite(what: str) -> NonFiniteError:
+    return NonFiniteError(what, remedy="go on from the last checkpoint with a lower learning rate")
 
 
 def _state(vectors: list[mx.array]) -> State:
