@@ -11,7 +11,14 @@ from pathlib import Path
 
 from daemon.errors import ModelError
 from daemon.image_models import check_parts, why_no_image_model
-from daemon.models import DEMO_MODEL, IMAGE_FORMATS, LANGUAGE_FORMATS, ModelRoots, model_format
+from daemon.models import (
+    DEMO_MODEL,
+    IMAGE_FORMATS,
+    LANGUAGE_FORMATS,
+    ModelRoots,
+    is_bundled,
+    model_format,
+)
 
 _LANGUAGE_KINDS = frozenset({"train", "infer"})
 _SHOWN = 8
@@ -33,6 +40,20 @@ def check_model(kind: str, name: str, path: Path, models: ModelRoots) -> None:
         raise _no_image_model(name, path, found, models)
     elif found == "diffusers":
         check_parts(name, path)
+
+
+def check_fetched_later(kind: str, name: str, models: ModelRoots) -> None:
+    """Refuse a model that is not here yet, where it is known that a job cannot use it.
+
+    Raises:
+        ModelError: says what the model is.
+    """
+    if kind == "diffuse" and is_bundled(name):
+        raise ModelError(
+            f"{name} is a language model, and diffuse needs an image model",
+            field="model",
+            remedy=_names(models, image=True),
+        )
 
 
 def _no_language_model(kind: str, name: str, found: str, models: ModelRoots) -> ModelError:

@@ -33,7 +33,7 @@ from daemon.ledger.uploads import has_uploaded, inputs_of
 from daemon.ledger.users import ensure_user
 from daemon.locate import Paths
 from daemon.lora_files import check_loras
-from daemon.model_kinds import check_model
+from daemon.model_kinds import check_fetched_later, check_model
 from daemon.models import ModelRoots, is_bundled, is_hub_id
 from daemon.pictures import check_pictures
 from daemon.specs import (
@@ -151,6 +151,7 @@ class Desk:
         with _refusals_of(name):
             if path is None:
                 self.models.check_links(name)
+                check_fetched_later(kind, name, self.models)
             else:
                 check_model(kind, name, path, self.models)
         if path is not None:

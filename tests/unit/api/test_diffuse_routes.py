@@ -325,3 +325,10 @@ def test_the_schema_has_the_kind(client: Client) -> None:
     assert properties["prompt"]["option"] == "PROMPT"
     assert properties["sampler"]["default"] == "ddim"
     assert properties["width"]["anyOf"][0]["multipleOf"] == 8
+
+
+def test_the_demo_language_model_is_refused_before_it_is_fetched(client: Client) -> None:
+    with pytest.raises(SpecRefusedError) as refused:
+        client.submit("diffuse", {"prompt": "x", "model": "smollm2"})
+
+    assert refused.value.message.startswith("model = 'smollm2': smollm2 is a language model")
