@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,8 +20,9 @@ import mlx.core as mx
 import numpy as np
 
 from daemon.errors import JobError, NonFiniteError
-from daemon.specs import MAX_SEED, DiffuseSpec
+from daemon.specs import DiffuseSpec
 from workers.diffusion.metadata import LoraFact, PictureFacts, lora_hash, text_chunks
+from workers.diffusion.mflux_models.album import Album
 from workers.diffusion.mflux_models.handover import reports_of
 from workers.diffusion.mflux_models.loading import (
     MFLUX,
@@ -38,13 +40,14 @@ from workers.diffusion.mflux_models.variants import (
     refuse_unusable,
     require,
 )
+from workers.diffusion.noise import image_seed
 from workers.diffusion.originals import load_picture, resized
-from workers.diffusion.pictures import Pixels, Size, picture_name, write_picture
-from workers.diffusion.sheet import SHEET, Thumbnail, draw_sheet, plan, thumbnail
-from workers.events import Artifact, Event, Facts, Log, Progress, SafePoint
+from workers.diffusion.pictures import Pixels, Size
+from workers.events import Event, Facts, Log, Progress, SafePoint, Stopped
 from workers.failures import memory_errors
 from workers.kinds import Context, Request
 from workers.language.headers import read_safetensors_header
+from workers.provenance import provenance
 
 Events = Generator[Event, None, None]
 Report = Callable[[int], None]
@@ -58,7 +61,10 @@ class _Run:
     spec: DiffuseSpec
     model: MfluxModel
     scratch: Path
-    thumbnails: list[Thumbnail] = field(default_factory=list)
+
+    def asked(self) -> bool:
+        """Say whether the job is to end now, for good or for a while."""
+        return self.context.control.request is not None
 
 
 def run(context: Context) -> Iterator[Event]:
@@ -93,24 +99,34 @@ def _pictures(run: _Run) -> Events:
     loras = tuple(_loras(run))
     for line in _applied(run, loras):
         yield Log(text=line)
-    yield Facts(facts=_facts(run))
-    for index in range(spec.n_images):
-        if run.context.control.request is Request.FINISH:
-            yield Log(text=f"Finished as asked, after {index} of {spec.n_images} pictures")
-            break
-        seed = (spec.seed + index) % (MAX_SEED + 1)
+    facts = {f"version_{name}": version for name, version in versions().items()}
+    yield Facts(facts={**provenance(run.model), **facts, "engine": "mflux"})
+    album = Album(run.context.folder, spec, size)
+    album.resume(run.context.checkpoint)
+    if album.count:
+        yield Log(text=f"{album.count} pictures were there already")
+    while album.count < spec.n_images and not run.asked():
+        index, seed = album.count, image_seed(spec.seed, album.count)
         pixels = yield from _picture(run, index, {**chosen, "seed": seed})
-        yield from _written(run, index, seed, pixels, loras)
-        run.thumbnails.append(
-            Thumbnail(index=index, seed=seed, image=thumbnail(pixels, _thumbnails(run, size)))
-        )
-    if len(run.thumbnails) > 1:
-        draw_sheet(run.context.folder / SHEET, run.thumbnails)
-        yield Artifact(path=SHEET, kind="image")
+        if pixels is None:
+            break
+        yield from album.add(pixels, _chunks(run, index, seed, size, loras))
+        yield Progress(done=(index + 1) * spec.steps, total=spec.n_images * spec.steps)
+    if run.context.control.request is Request.STOP and album.count < spec.n_images:
+        yield Stopped()
+        return
+    if album.count < spec.n_images:
+        yield Log(text=f"Finished as asked, after {album.count} of {spec.n_images} pictures")
+    yield from album.publish()
 
 
-def _picture(run: _Run, index: int, chosen: Mapping[str, Any]) -> Generator[Event, None, Pixels]:
-    """Make one picture, yielding after every step; return its (height, width, 3) pixels."""
+def _picture(
+    run: _Run, index: int, chosen: Mapping[str, Any]
+) -> Generator[Event, None, Pixels | None]:
+    """Make one picture, yielding after every step; return its (height, width, 3) pixels.
+
+    None: the job was asked to end before the last step.
+    """
     steps = run.spec.steps
 
     def generate(report: Report) -> Any:
@@ -119,20 +135,20 @@ def _picture(run: _Run, index: int, chosen: Mapping[str, Any]) -> Generator[Even
         network.callbacks.register(_Steps(report))
         return network.generate_image(**chosen).image
 
-    reports = reports_of(generate)
-    try:
-        while True:
-            done = next(reports)
-            yield Progress(done=index * steps + done, total=run.spec.n_images * steps)
-    except StopIteration as end:
-        return np.asarray(end.value.convert("RGB"))
-    except NonFiniteError as error:
-        raise NonFiniteError(
-            f"image {index} (seed {chosen['seed']}) is not a picture: {error.message}",
-            remedy="use a lower --cfg, or smaller scales of LoRA files",
-        ) from None
-    finally:
-        reports.close()
+    with closing(reports_of(generate)) as reports:
+        try:
+            while True:
+                done = next(reports)
+                yield Progress(done=index * steps + done, total=run.spec.n_images * steps)
+                if run.asked() and done < steps:
+                    return None
+        except StopIteration as end:
+            return np.asarray(end.value.convert("RGB"))
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"image {index} (seed {chosen['seed']}) is not a picture: {error.message}",
+                remedy="use a lower --cfg, or smaller scales of LoRA files",
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -147,26 +163,22 @@ class _Steps:
         self.report(t + 1)
 
 
-def _written(
-    run: _Run, index: int, seed: int, pixels: Pixels, loras: tuple[LoraFact, ...]
-) -> Events:
-    """Write a picture with its metadata; it is done, whatever number of steps it began at."""
-    height, width, _ = pixels.shape
+def _chunks(
+    run: _Run, index: int, seed: int, size: Size, loras: tuple[LoraFact, ...]
+) -> Mapping[str, str]:
+    if not run.spec.metadata:
+        return {}
     facts = PictureFacts(
         spec=recorded(run.spec),
         index=index,
         seed=seed,
-        width=width,
-        height=height,
+        width=size.width,
+        height=size.height,
         fingerprint=run.model.fingerprint,
         packages=versions(),
         loras=loras,
     )
-    chunks = text_chunks(facts) if run.spec.metadata else {}
-    write_picture(run.context.folder / picture_name(index), pixels, chunks)
-    yield Artifact(path=picture_name(index), kind="image")
-    steps = run.spec.steps
-    yield Progress(done=(index + 1) * steps, total=run.spec.n_images * steps)
+    return text_chunks(facts)
 
 
 def _inputs(run: _Run) -> tuple[Size, dict[str, Any]]:
@@ -205,16 +217,3 @@ def _applied(run: _Run, loras: tuple[LoraFact, ...]) -> list[str]:
         return []
     files = [_lora_path(run, index) for index in range(len(loras))]
     return apply_loras(run.model, files, [lora.scale for lora in loras])
-
-
-def _thumbnails(run: _Run, size: Size) -> Size:
-    return plan(run.spec.n_images, size).picture
-
-
-def _facts(run: _Run) -> dict[str, str | int]:
-    return {
-        "engine": "mflux",
-        "model_fingerprint": run.model.fingerprint,
-        "model_bytes": run.model.bytes,
-        **{f"version_{name}": version for name, version in versions().items()},
-    }

@@ -139,10 +139,10 @@ def test_a_job_ends_before_anything_is_loaded(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_is_imported_before_it_is_used(tmp_path: Path) -> None:
-    """Not by importing the module, and not by asking what a model is."""
+    """Not by importing the job kind, and not by asking what a model is."""
     folder_of(tmp_path, CASES["dev"])
     program = (
-        "import sys; from pathlib import Path; import workers.diffusion.flux; "
+        "import sys; from pathlib import Path; import workers.diffuse; "
         "from workers.diffusion.mflux_models.variants import detect; "
         "assert detect(Path(sys.argv[1])).key == 'dev'; "
         "print(sorted({'mflux', 'greenlet', 'torch', 'cv2'} & set(sys.modules)))"

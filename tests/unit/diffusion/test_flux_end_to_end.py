@@ -22,10 +22,11 @@ from PIL import Image
 
 from daemon.errors import ModelError, NonFiniteError
 from daemon.specs import DiffuseSpec, InputFile, LoraFile
+from workers.checkpoints import is_whole
 from workers.diffusion import flux
 from workers.diffusion.metadata import read_record
 from workers.diffusion.mflux_models.handover import reports_of
-from workers.events import Artifact, Event, Log, Progress
+from workers.events import Artifact, Checkpoint, Event, Log, Progress, Stopped
 from workers.kinds import Context, Request
 from workers.models import ModelCache
 
@@ -112,6 +113,7 @@ class Job:
         model: Path,
         models: ModelCache,
         inputs: dict[str, Path] | None = None,
+        checkpoint: Path | None = None,
         **options: Any,
     ) -> None:
         given = {"prompt": "a red circle", "seed": 7, "steps": 2, "width": 16, "height": 32}
@@ -124,6 +126,7 @@ class Job:
             models=models,
             inputs=inputs or {},
             model=model,
+            checkpoint=checkpoint,
         )
         self.events = cast("Generator[Event, None, None]", flux.run(self.context))
 
@@ -132,6 +135,17 @@ class Job:
 
     def picture(self, index: int = 0) -> np.ndarray[Any, Any]:
         return np.asarray(Image.open(self.context.folder / f"image-{index:04}.png"))
+
+
+def published(events: list[Event]) -> list[str]:
+    """Return the files that became artifacts, in order."""
+    names: list[str] = []
+    for event in events:
+        if isinstance(event, Artifact):
+            names.append(event.path)
+        elif isinstance(event, Checkpoint):
+            names.extend(event.files)
+    return names
 
 
 def test_pictures_of_consecutive_seeds(tmp_path: Path, model: Path, models: ModelCache) -> None:
@@ -143,11 +157,7 @@ def test_pictures_of_consecutive_seeds(tmp_path: Path, model: Path, models: Mode
     second.run()
     done = [event.done for event in events if isinstance(event, Progress)]
     assert done == [1, 2, 2, 3, 4, 4]
-    assert [event.path for event in events if isinstance(event, Artifact)] == [
-        "image-0000.png",
-        "image-0001.png",
-        "contact-sheet.png",
-    ]
+    assert published(events) == ["image-0000.png", "image-0001.png", "contact-sheet.png"]
     assert both.picture().shape == (32, 16, 3)
     assert (both.picture(1) == second.picture()).all()
     assert (both.picture(0) != both.picture(1)).any()
@@ -192,10 +202,36 @@ def test_a_job_finishes_with_the_pictures_that_there_are(
     tmp_path: Path, model: Path, models: ModelCache
 ) -> None:
     job = Job(tmp_path / "job", model, models, n_images=3)
+    events = []
     for event in job.events:
-        if isinstance(event, Artifact):
+        events.append(event)
+        if isinstance(event, Progress) and event.done == 3:
             job.context.control.request = Request.FINISH
-    assert [file.name for file in job.context.folder.iterdir()] == ["image-0000.png"]
+    assert published(events) == ["image-0000.png"]
+    assert isinstance(events[-1], Log)
+    assert events[-1].text == "Finished as asked, after 1 of 3 pictures"
+
+
+def test_a_stopped_job_goes_on_with_the_first_picture_that_is_missing(
+    tmp_path: Path, model: Path, models: ModelCache
+) -> None:
+    whole, stopped = (Job(tmp_path / name, model, models, n_images=2) for name in ("whole", "half"))
+    whole.run()
+    events = []
+    for event in stopped.events:
+        events.append(event)
+        if isinstance(event, Progress) and event.done == 3:
+            stopped.context.control.request = Request.STOP
+    assert isinstance(events[-1], Stopped)
+    folder = next(event.folder for event in events if isinstance(event, Checkpoint))
+    checkpoint = stopped.context.folder / folder
+    assert is_whole(checkpoint)
+    going_on = Job(tmp_path / "rest", model, models, n_images=2, checkpoint=checkpoint)
+    done = going_on.run()
+    assert [event.done for event in done if isinstance(event, Progress)] == [3, 4, 4]
+    assert published(done) == ["image-0000.png", "image-0001.png", "contact-sheet.png"]
+    for index in range(2):
+        assert (going_on.picture(index) == whole.picture(index)).all()
 
 
 def test_a_picture_to_start_from(tmp_path: Path, model: Path, models: ModelCache) -> None:
