@@ -190,7 +190,7 @@ def draw_blocks(
     """
     sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
     tasks = [(seed, number, block, size) for number, block in enumerate(sizes)]
-    workers = min(len(tasks), processes or len(os.sched_getaffinity(0)))
+    workers = min(len(tasks), processes or os.cpu_count() or 1)
     if workers <= 1:
         yield from map(_draw_block, tasks)
         return

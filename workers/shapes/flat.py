@@ -41,7 +41,7 @@ class Layout:
         """Return the parameters in a vector, in order, with their shapes; nothing is copied."""
         parts = mx.split(vector, np.cumsum(self._padded)[:-1].tolist())
         return [
-            part[:size].reshape(shape)
+            (part if part.size == size else part[:size]).reshape(shape)
             for part, size, (_, shape) in zip(parts, self._sizes, self._entries, strict=True)
         ]
 

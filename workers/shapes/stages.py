@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -19,16 +19,25 @@ from workers.diffusion.vae import AutoencoderKL
 from workers.files import write_json
 from workers.memory import on_gpu
 from workers.shapes import export
+from workers.shapes.captions import sample_held_out
+from workers.shapes.checker import Accuracy, check
 from workers.shapes.checkpoint import read_average
 from workers.shapes.convolution import use_direct_gradients
-from workers.shapes.drawing import Pool, draw_blocks
+from workers.shapes.drawing import Pool, draw, draw_blocks
 from workers.shapes.flat import Layout
-from workers.shapes.objectives import NoiseObjective, TextToNoise, VaeObjective, to_network
+from workers.shapes.objectives import (
+    NoiseObjective,
+    TextToNoise,
+    VaeObjective,
+    from_network,
+    to_network,
+)
 from workers.shapes.sizes import SHAPES, Sizes, build_text_encoder, build_unet, build_vae
 from workers.shapes.trainer import Options, say, train
 from workers.shapes.vocabulary import caption_tokens, caption_vocabulary
 
-VAE, UNET, SCALING = "vae", "unet", "scaling.json"
+VAE, UNET = "vae", "unet"
+SCALING, RECONSTRUCTION = "scaling.json", "reconstruction.json"
 
 # Pictures that the networks are given at once when nothing is learnt.
 _ENCODED = 256
@@ -62,6 +71,7 @@ def train_vae(plan: Plan, options: Options) -> None:
     objective = VaeObjective(module=module, pictures=mx.array(pool.pictures))
     train(objective, options, plan.folder / VAE)
     _measure_scaling(plan)
+    _check_reconstruction(plan)
 
 
 def train_unet(plan: Plan, options: Options) -> None:
@@ -109,6 +119,18 @@ def _measure_scaling(plan: Plan) -> float:
     write_json(plan.folder / VAE / SCALING, {"scaling_factor": scaling})
     say(f"latents are scaled by {scaling}")
     return scaling
+
+
+def _check_reconstruction(plan: Plan) -> None:
+    """Say what the checker finds in decoded pictures: the UNet cannot become better than that."""
+    vae = trained_vae(plan)
+    scenes = sample_held_out(0, min(plan.pool, _ENCODED))
+    drawn = draw(scenes, np.random.Generator(np.random.PCG64(0)), plan.sizes.picture)
+    parts = [mx.array(drawn[start : start + 64]) for start in range(0, len(drawn), 64)]
+    decoded = [from_network(vae.decode(vae.encode(to_network(part)))) for part in parts]
+    accuracy = Accuracy.of(check(np.concatenate(decoded), scenes))
+    write_json(plan.folder / VAE / RECONSTRUCTION, asdict(accuracy))
+    say(f"of pictures encoded and decoded: {accuracy}")
 
 
 def export_model(plan: Plan, target: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +219,22 @@ def test_no_picture_of_a_held_out_pair_is_trained_on(plan: Plan) -> None:
     for block in draw_blocks(3000, 5, 8, processes=1):
         shown = {frozenset(all_scenes()[place].things) for place in block.scenes.tolist()}
         assert not shown & held_out_pairs()
+
+
+def test_the_autoencoder_is_checked_before_the_unet_is_trained_on_it(plan: Plan) -> None:
+    found = json.loads((plan.folder / "vae" / stages.RECONSTRUCTION).read_text())
+    assert found["pictures"] == plan.pool
+    assert 0 <= found["shape"] <= 1
+
+
+def test_processes_that_draw_do_not_import_mlx() -> None:
+    code = (
+        "import sys, workers.shapes.train, workers.shapes.drawing; print('mlx.core' in sys.modules)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.strip() == "False"
 
 
 def test_the_unet_needs_a_trained_autoencoder(tmp_path: Path) -> None:
