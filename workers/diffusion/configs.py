@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workers.diffusion.settings import Counts, Settings
+from workers.diffusion.settings import Counts, Settings, is_whole
 
 _CROSS_DOWN, _DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 _CROSS_UP, _UP = "CrossAttnUpBlock2D", "UpBlock2D"
 _ACTIVATIONS = ("silu", "swish", "gelu", "mish")
 
+# More is no network: a damaged file must not have one built for hours.
+_MOST_LAYERS, _MOST_BLOCKS = 128, 12
 
 Layers = tuple[Counts, ...]
 
@@ -75,7 +77,7 @@ class UNetConfig:
         for key, types in (("down_block_types", down), ("up_block_types", up)):
             if len(types) != blocks:
                 raise settings.refused(key, f"{blocks} blocks, as block_out_channels has")
-        layers = settings.counts("layers_per_block", 2, blocks)
+        layers = settings.counts("layers_per_block", 2, blocks, most=_MOST_LAYERS)
         depths = _depths(settings, "transformer_layers_per_block", layers)
         only_cross = settings.flags("only_cross_attention", blocks)
         config = cls(
@@ -97,14 +99,14 @@ class UNetConfig:
             only_cross=only_cross,
             linear_projection=settings.flag("use_linear_projection", False),
             upcast_attention=settings.flag("upcast_attention", False),
-            downsample_padding=settings.whole("downsample_padding", 1, least=0),
+            downsample_padding=settings.whole("downsample_padding", 1, least=0, most=1),
             kernel_in=settings.whole("conv_in_kernel", 3),
             kernel_out=settings.whole("conv_out_kernel", 3),
             flip_sin_to_cos=settings.flag("flip_sin_to_cos", True),
-            freq_shift=settings.whole("freq_shift", 0, least=0),
+            freq_shift=settings.whole("freq_shift", 0, least=0, most=1),
             center_input=settings.flag("center_input_sample", False),
             time_dim=settings.whole("time_embedding_dim", 4 * channels[0]),
-            time_cond_dim=settings.take("time_cond_proj_dim", None),
+            time_cond_dim=_optional_width(settings, "time_cond_proj_dim"),
             text_time=_text_time(settings),
         )
         settings.finish()
@@ -146,9 +148,13 @@ def _refuse_other_unets(settings: Settings) -> None:
 
 def _channels(settings: Settings, default: Counts) -> Counts:
     value = settings.take("block_out_channels", default)
-    if not isinstance(value, list | tuple) or not value:
-        raise settings.refused("block_out_channels", "a list of widths")
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST_BLOCKS:
+        raise settings.refused("block_out_channels", f"a list of 1 to {_MOST_BLOCKS} widths")
     return settings.counts("block_out_channels", default, len(value))
+
+
+def _optional_width(settings: Settings, key: str) -> int | None:
+    return None if settings.take(key, None) is None else settings.whole(key)
 
 
 def _pair(settings: Settings, key: str, default: int) -> tuple[int, int]:
@@ -178,9 +184,10 @@ def _depths(settings: Settings, key: str, layers: Counts) -> Layers:
 
 def _block_depths(settings: Settings, key: str, item: Any, count: int) -> Counts:
     values = [item] * count if isinstance(item, int) else item
-    whole = isinstance(values, list | tuple) and all(isinstance(depth, int) for depth in values)
-    if not whole or len(values) != count or min(values, default=0) < 1:
-        raise settings.refused(key, f"a whole number from 1 or a list of {count} for each block")
+    listed = isinstance(values, list | tuple) and len(values) == count
+    if not listed or not all(is_whole(depth, _MOST_LAYERS) for depth in values):
+        wanted = f"whole numbers from 1 to {_MOST_LAYERS}, or lists of {count} for a block"
+        raise settings.refused(key, wanted)
     return tuple(values)
 
 
@@ -251,11 +258,11 @@ class VaeConfig:
             out_channels=settings.whole("out_channels", 3),
             latent_channels=settings.whole("latent_channels", 4),
             channels=channels,
-            layers=settings.whole("layers_per_block", 1),
+            layers=settings.whole("layers_per_block", 1, most=_MOST_LAYERS),
             groups=settings.whole("norm_num_groups", 32),
             activation=settings.choice("act_fn", "silu", _ACTIVATIONS),
             scaling=settings.number("scaling_factor", 0.18215),
-            shift=float(settings.take("shift_factor", 0.0)),
+            shift=settings.real("shift_factor", 0.0),
             force_upcast=settings.flag("force_upcast", True),
             quant_conv=settings.flag("use_quant_conv", True),
             post_quant_conv=settings.flag("use_post_quant_conv", True),
@@ -296,7 +303,7 @@ class ClipConfig:
             vocabulary=settings.whole("vocab_size", 49408),
             width=settings.whole("hidden_size", 512),
             inner=settings.whole("intermediate_size", 2048),
-            layers=settings.whole("num_hidden_layers", 12),
+            layers=settings.whole("num_hidden_layers", 12, most=_MOST_LAYERS),
             heads=settings.whole("num_attention_heads", 8),
             positions=settings.whole("max_position_embeddings", 77),
             activation="gelu" if activation == "gelu" else "quick_gelu",

@@ -5,12 +5,16 @@ The rule this module protects: a key that nobody took, and that is switched on, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from daemon.errors import ModelError
 
 Counts = tuple[int, ...]
+
+# The largest number that is believed: widths are far below it, and nothing is built that long.
+_MOST = 1 << 20
 
 
 class Settings:
@@ -40,18 +44,28 @@ class Settings:
         value = self._data.get(key)
         return default if value is None else value
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """Return a whole number that is at least ``least``."""
+    def whole(
+        self, key: str, default: int | None = None, *, least: int = 1, most: int = _MOST
+    ) -> int:
+        """Return a whole number that is at least ``least`` and at most ``most``."""
         value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1 << 20:
-            raise self.refused(key, f"a whole number from {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.refused(key, f"a whole number from {least} to {most}")
         return value
 
     def number(self, key: str, default: float) -> float:
         """Return a positive number."""
-        value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        value = self.real(key, default)
+        if not value > 0:
             raise self.refused(key, "a positive number")
+        return value
+
+    def real(self, key: str, default: float) -> float:
+        """Return a finite number."""
+        value = self.take(key, default)
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not plain or not math.isfinite(value):
+            raise self.refused(key, "a number")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -73,18 +87,19 @@ class Settings:
     ) -> tuple[str, ...]:
         """Return a list of allowed words."""
         value = self.take(key, default)
-        if not isinstance(value, list | tuple) or not value or set(value) - set(allowed):
+        listed = isinstance(value, list | tuple) and len(value) > 0
+        if not listed or any(item not in allowed for item in value):
             raise self.refused(key, f"a list of {' and '.join(allowed)}")
         return tuple(value)
 
-    def counts(self, key: str, default: int | Counts, blocks: int) -> Counts:
+    def counts(self, key: str, default: int | Counts, blocks: int, *, most: int = _MOST) -> Counts:
         """Return one whole number for each of ``blocks`` blocks; a single one holds for all."""
         value = self.take(key, default)
         values = [value] * blocks if isinstance(value, int) else value
         if not isinstance(values, list | tuple) or len(values) != blocks:
             raise self.refused(key, f"a whole number, or a list of {blocks}")
-        if any(isinstance(item, bool) or not isinstance(item, int) or item < 1 for item in values):
-            raise self.refused(key, "whole numbers from 1")
+        if not all(is_whole(item, most) for item in values):
+            raise self.refused(key, f"whole numbers from 1 to {most}")
         return tuple(values)
 
     def flags(self, key: str, blocks: int) -> tuple[bool, ...]:
@@ -93,7 +108,9 @@ class Settings:
         values = [value] * blocks if isinstance(value, bool) else value
         if not isinstance(values, list | tuple) or len(values) != blocks:
             raise self.refused(key, f"true, false, or a list of {blocks}")
-        return tuple(bool(item) for item in values)
+        if not all(isinstance(item, bool) for item in values):
+            raise self.refused(key, "true and false")
+        return tuple(values)
 
     def fixed(self, **wanted: Any) -> None:
         """Refuse each of these keys whose value is another than the one that is followed."""
@@ -110,3 +127,8 @@ class Settings:
         for key in self._data.keys() - self._taken:
             if not key.startswith("_") and self._data[key] not in (None, False):
                 raise self.refused(key, "nothing: this setting is unknown here")
+
+
+def is_whole(value: Any, most: int) -> bool:
+    """Say whether ``value`` is a whole number from 1 to ``most``, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
