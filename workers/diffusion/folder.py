@@ -45,7 +45,7 @@ def read_folder(folder: Path) -> Components:
         ),
         scheduler=_json(_subfolder(folder, "scheduler") / "scheduler_config.json"),
         files=tuple(model_files(folder)),
-        zero_empty_negative=bool(index.get("force_zeros_for_empty_prompt", False)),
+        zero_empty_negative=_zeros_for_nothing(index),
     )
 
 
@@ -78,6 +78,12 @@ def _listed(index: Mapping[str, Any], name: str) -> bool:
     """Say whether the index has the component; absent ones are null or a pair of nulls."""
     entry = index.get(name)
     return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
+
+def _zeros_for_nothing(index: Mapping[str, Any]) -> bool:
+    """Say whether the pipeline guides away from zeros; SDXL's does unless it says otherwise."""
+    usual = str(index["_class_name"]).startswith("StableDiffusionXL")
+    return bool(index.get("force_zeros_for_empty_prompt", usual))
 
 
 def _subfolder(folder: Path, name: str) -> Path:
