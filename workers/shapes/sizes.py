@@ -44,16 +44,16 @@ class Sizes:
 
 SHAPES = Sizes()
 
-# For trying the code: the same structure in seconds on a CPU, pictures of 32 by 32.
+# For trying the code: the same structure in seconds on a CPU, pictures of 16 by 16.
 SMALL = Sizes(
-    vae_channels=(16, 16),
-    unet_channels=(16, 32),
-    text_width=32,
+    vae_channels=(8, 8),
+    unet_channels=(8, 16),
+    text_width=16,
     text_layers=1,
     text_heads=2,
     head_width=8,
-    groups=8,
-    picture=32,
+    groups=4,
+    picture=16,
 )
 
 

@@ -9,26 +9,15 @@ import pytest
 
 from workers.shapes import stages
 from workers.shapes.optimizer import Rates
-from workers.shapes.sizes import Sizes
+from workers.shapes.sizes import SMALL
 from workers.shapes.stages import Plan
 from workers.shapes.trainer import Options
-
-TINY = Sizes(
-    vae_channels=(8, 8),
-    unet_channels=(8, 16),
-    text_width=16,
-    text_layers=1,
-    text_heads=2,
-    head_width=8,
-    groups=4,
-    picture=16,
-)
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """A run of one step in each stage."""
-    plan = Plan(folder=tmp_path_factory.mktemp("run"), pool=16, sizes=TINY, processes=1)
+    plan = Plan(folder=tmp_path_factory.mktemp("run"), pool=16, sizes=SMALL, processes=1)
     options = Options(rates=Rates(learning_rate=1e-3, steps=1), batch=2)
     stages.train_vae(plan, options)
     stages.train_unet(plan, options)

@@ -140,7 +140,7 @@ def test_training_from_the_command_line_runs_all_three_steps(tmp_path: Path) -> 
     assert train.main(["vae", *few, "--direct-gradients"]) == 0
     assert train.main(["unet", *few, "--precision", "bfloat16"]) == 0
     assert train.main(["export", "--out", run, "--small", "--to", str(model)]) == 0
-    assert load_diffusion_model(model).size == (32, 32)
+    assert load_diffusion_model(model).size == (16, 16)
 
 
 def test_training_the_unet_first_is_said(

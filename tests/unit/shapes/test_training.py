@@ -30,21 +30,11 @@ from workers.shapes.objectives import (
     noise_levels,
 )
 from workers.shapes.optimizer import Rates
-from workers.shapes.sizes import Sizes, build_text_encoder, build_unet, build_vae
+from workers.shapes.sizes import SMALL, build_text_encoder, build_unet, build_vae
 from workers.shapes.stages import Plan
 from workers.shapes.trainer import LOG, OPTIONS, Options, train
 from workers.shapes.vocabulary import caption_tokens, caption_vocabulary
 
-TINY = Sizes(
-    vae_channels=(8, 8),
-    unet_channels=(8, 16),
-    text_width=16,
-    text_layers=1,
-    text_heads=2,
-    head_width=8,
-    groups=4,
-    picture=16,
-)
 STEPS = {"vae": 60, "unet": 30}
 
 
@@ -56,7 +46,7 @@ def options(steps: int, *, seed: int = 0, precision: str = "float32") -> Options
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """A run in which both stages were trained."""
-    made = Plan(folder=tmp_path_factory.mktemp("run"), pool=64, sizes=TINY, processes=1)
+    made = Plan(folder=tmp_path_factory.mktemp("run"), pool=64, sizes=SMALL, processes=1)
     stages.train_vae(made, options(STEPS[stages.VAE]))
     stages.train_unet(made, options(STEPS[stages.UNET]))
     return made
@@ -100,14 +90,14 @@ class Stopping:
 
 def vae_objective() -> VaeObjective:
     mx.random.seed(1)
-    module = build_vae(TINY)
+    module = build_vae(SMALL)
     pictures = np.random.Generator(np.random.PCG64(5)).integers(0, 256, (16, 16, 16, 3))
     return VaeObjective(module=module, pictures=mx.array(pictures.astype(np.uint8)))
 
 
 def noise_objective() -> NoiseObjective:
     mx.random.seed(1)
-    module = TextToNoise(build_unet(TINY), build_text_encoder(TINY, caption_vocabulary()))
+    module = TextToNoise(build_unet(SMALL), build_text_encoder(SMALL, caption_vocabulary()))
     return NoiseObjective(
         module=module,
         latents=mx.random.normal((16, 8, 8, 4)),
@@ -159,7 +149,7 @@ def test_other_options_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_said_and_an_interrupted_one_is_not_used(tmp_path: Path) -> None:
     train(vae_objective(), options(1), tmp_path)
-    layout = Layout(build_vae(TINY))
+    layout = Layout(build_vae(SMALL))
     (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
     (tmp_path / "checkpoint.new").mkdir()
     saved = read_checkpoint(tmp_path, layout, options(1).identity())
@@ -239,12 +229,12 @@ def test_processes_that_draw_do_not_import_mlx() -> None:
 
 def test_the_unet_needs_a_trained_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no checkpoint"):
-        stages.train_unet(Plan(folder=tmp_path, pool=8, sizes=TINY), options(1))
+        stages.train_unet(Plan(folder=tmp_path, pool=8, sizes=SMALL), options(1))
 
 
 def test_latents_are_scaled_to_a_deviation_of_one(plan: Plan) -> None:
     vae = stages.trained_vae(plan)
-    pool = next(iter(draw_blocks(64, 1, TINY.picture, processes=1)))
+    pool = next(iter(draw_blocks(64, 1, SMALL.picture, processes=1)))
     latents = np.array(vae.encode(mx.array(pool.pictures).astype(mx.float32) / 127.5 - 1))
     assert latents.std() == pytest.approx(1, abs=0.05)
 
@@ -258,7 +248,7 @@ def exported(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_loads_as_any_model_and_holds_the_averages(plan: Plan, exported: Path) -> None:
     model = load_diffusion_model(exported, mx.float32)
-    assert model.size == (TINY.picture, TINY.picture)
+    assert model.size == (SMALL.picture, SMALL.picture)
     assert model.vae.config.scaling == stages.trained_vae(plan).config.scaling
     named = dict(tree_flatten(model.unet.parameters()))
     for name, array in read_average(plan.folder / "unet").items():
@@ -283,4 +273,4 @@ def test_a_weight_that_float16_cannot_hold_is_refused(plan: Plan, tmp_path: Path
 
     huge = {"unet.conv_in.weight": mx.full((8, 3, 3, 4), 1e6)}
     with pytest.raises(NonFiniteError, match=r"conv_in\.weight holds numbers"):
-        export.write_model(tmp_path, TINY, unet=huge, text_encoder={}, vae={}, scaling=1.0)
+        export.write_model(tmp_path, SMALL, unet=huge, text_encoder={}, vae={}, scaling=1.0)
