@@ -131,7 +131,7 @@ class _Job:
         """Denoise a batch and hand it to the writer; False: the job was asked to end."""
         seeds = [image_seed(self._spec.seed, index) for index in batch]
         last = self._start(len(batch))
-        with closing(denoiser.run(seeds, self._inputs.latents)) as steps:
+        with closing(denoiser.run(seeds, self._clean())) as steps:
             for step in steps:
                 self._steps_done += len(batch)
                 yield from self._after_step(step)
@@ -144,6 +144,14 @@ class _Job:
 
     def _asked(self) -> bool:
         return self._context.control.request is not None
+
+    def _clean(self) -> mx.array | None:
+        """Return the latents that are noised first; a mask at strength 1 starts from noise alone.
+
+        As diffusers' inpainting pipelines do (``is_strength_max``), unlike image to image.
+        """
+        whole = self._inputs.repaint is not None and self._plan.strength == 1
+        return None if whole else self._inputs.latents
 
     def _start(self, count: int) -> mx.array:
         """Return what is decoded if there are no steps (a strength of 0): the picture itself."""

@@ -74,6 +74,7 @@ RUNS = {
     "sd1-unguided": Run(folder="sd1", cfg=0.0),
     "sd1-image": Run(folder="sd1", strength=0.6),
     "sd1-image-euler": Run(folder="sd1", sampler="euler", strength=0.6),
+    "sd1-image-full": Run(folder="sd1", strength=1.0),
     "sd1-inpaint": Run(folder="sd1", strength=1.0, masked=True),
     "sd1-inpaint-weak": Run(folder="sd1", sampler="euler", strength=0.6, masked=True),
     "sd1-inpaint-channels": Run(folder="sd1", unet="inpainting", strength=1.0, masked=True),

@@ -59,7 +59,8 @@ def run(model: DiffusionModel, chosen: Run) -> mx.array:
         size=chosen.size,
         repaint=repaint(model, chosen),
     )
-    clean = model.vae.encode(mx.array(picture(chosen.size))) if strength < 1 else None
+    from_noise = chosen.strength is None or (chosen.masked and strength == 1)
+    clean = None if from_noise else model.vae.encode(mx.array(picture(chosen.size)))
     seeds = [SEED + image for image in range(chosen.images)]
     *_, last = denoiser.run(seeds, clean)
     return last.latents
