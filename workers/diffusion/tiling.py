@@ -25,10 +25,11 @@ def tiled(network: Network, x: mx.array, *, scale: float, tile: int, overlap: in
     """Apply ``network`` to (batch, y, x, channels) tile by tile, each evaluated before the next.
 
     ``scale``: output pixels to one input pixel, above or below one. ``tile`` and ``overlap`` count
-    input pixels.
+    input pixels. Tiles begin where an output pixel does.
     """
     _, height, width, _ = x.shape
-    rows, columns = (starts(side, tile, overlap) for side in (height, width))
+    step = max(1, round(1 / scale))
+    rows, columns = (starts(side, tile, overlap, step) for side in (height, width))
     total: mx.array | None = None
     for top in rows:
         for left in columns:
@@ -42,12 +43,16 @@ def tiled(network: Network, x: mx.array, *, scale: float, tile: int, overlap: in
     return total
 
 
-def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Return where tiles begin so that they cover ``length``, overlapping at least so far."""
+def starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
+    """Return where tiles begin so that they cover ``length``, overlapping at least so far.
+
+    All are multiples of ``step``, as the three lengths are.
+    """
     if length <= tile:
         return [0]
     count = -(-(length - overlap) // (tile - overlap))
-    return [round(index * (length - tile) / (count - 1)) for index in range(count)]
+    room = (length - tile) // step
+    return [step * round(index * room / (count - 1)) for index in range(count)]
 
 
 def _shares(
