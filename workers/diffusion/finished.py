@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from workers.diffusion.plan import Plan
 from workers.diffusion.sheet import SHEET, Thumbnail, draw_sheet, plan, thumbnail
 from workers.diffusion.writer import Picture, PictureWriter, Written
 from workers.events import Artifact, Checkpoint, Event, SafePoint
-from workers.files import copy_file, write_json
+from workers.files import copy_files, write_json
 from workers.kinds import Context
 
 Events = Generator[Event, None, None]
@@ -51,16 +52,26 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Record:
-    """What is on the disk: digests by name in order, thumbnails, and what is not yet published."""
+    """What is on the disk: digests by name in order, thumbnails, and what is not yet published.
+
+    ``resumed``: how many of the pictures an earlier attempt has made.
+    """
 
     digests: dict[str, str] = field(default_factory=dict)
     thumbnails: list[Thumbnail] = field(default_factory=list)
     unpublished: list[str] = field(default_factory=list)
+    resumed: int = 0
 
     def add(self, name: str, digest: str, small: Thumbnail) -> None:
         self.digests[name] = digest
         self.thumbnails.append(small)
         self.unpublished.append(name)
+
+
+@cache
+def _decoding_stream() -> mx.Stream:
+    """Return the stream of all attempts' decodings: MLX ends none, and each holds a thread."""
+    return mx.new_stream(mx.default_device())
 
 
 class Pictures:
@@ -82,7 +93,7 @@ class Pictures:
         self._plan = settled
         self._small = plan(settled.images, Size(width, height)).picture
         self._writer = PictureWriter(context.folder, thumbnails=self._small)
-        self._stream = mx.new_stream(mx.default_device())
+        self._stream = _decoding_stream()
         self._loras = lora_facts(spec, context.inputs)
         self._record = _Record()
         self._pending: _Pending | None = None
@@ -101,11 +112,14 @@ class Pictures:
         if checkpoint is None:
             return 0
         digests = json.loads((checkpoint / STATE).read_bytes())[DIGESTS]
-        for index, name in enumerate(sorted(digests)):
+        names = sorted(digests)
+        for index, name in enumerate(names):
             if name != picture_name(index):
                 raise JobError(f"the checkpoint has {name} in place of {picture_name(index)}")
-            copy_file(checkpoint / name, self._folder / name)
+        copy_files(names, checkpoint, self._folder)
+        for index, name in enumerate(names):
             self._record.add(name, digests[name], self._thumbnail_of(index))
+        self._record.resumed = self.count
         return self.count
 
     def _thumbnail_of(self, index: int) -> Thumbnail:
@@ -181,7 +195,7 @@ class Pictures:
 
     def _checkpoint(self) -> Events:
         """Publish new pictures once a batch of them is there and more are to come."""
-        whole = self.count % self._plan.batch_size == 0
+        whole = (self.count - self._record.resumed) % self._plan.batch_size == 0
         if whole and self._record.unpublished and self.count < self._plan.images:
             yield from self.checkpoint()
 
@@ -192,8 +206,7 @@ class Pictures:
             return
         folder = self._folder / f"done-{self.count:05}"
         folder.mkdir()
-        for name in self._record.digests:
-            copy_file(self._folder / name, folder / name)
+        copy_files(self._record.digests, self._folder, folder)
         write_json(folder / STATE, {"step": self.count, DIGESTS: self._record.digests})
         yield Checkpoint(step=self.count, folder=folder.name, files=tuple(fresh), kind="image")
 
