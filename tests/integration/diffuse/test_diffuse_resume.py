@@ -1,0 +1,179 @@
+"""Interrupted diffusions go on behind the last picture and end with the same files."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.errors import JobError
+from tests.integration.diffuse.studio import SHEET, Job, Studio, alike, same
+from workers.checkpoints import STATE, is_whole
+from workers.events import Artifact, Checkpoint, Event, Progress, Stopped
+from workers.kinds import Request
+from workers.models import ModelCache
+
+OPTIONS: dict[str, Any] = {"n_images": 5, "batch_size": 2, "sampler": "euler-a"}
+
+
+def cut(job: Job, events: int) -> Job:
+    """Run a job for so many events and end it as the engine's death or a cancellation does."""
+    running = job.start()
+    for _ in range(events):
+        if next(running, None) is None:
+            break
+    running.close()  # type: ignore[attr-defined]
+    return job
+
+
+def asked(job: Job, request: Request, when: Callable[[Event], bool]) -> Job:
+    """Run a job to its end, asking for something once ``when`` holds of an event."""
+    for event in job.start():
+        if when(event):
+            job.context.control.request = request
+    return job
+
+
+def after(steps: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Progress) and event.done >= steps
+
+
+def until_checkpoint(job: Job) -> Job:
+    running = job.start()
+    next(event for event in running if isinstance(event, Checkpoint))
+    running.close()  # type: ignore[attr-defined]
+    return job
+
+
+@pytest.fixture(scope="module")
+def whole(
+    models_kept: ModelCache, models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Job:
+    """The job, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return Studio(folder, models_kept, models("one-block")).run(**OPTIONS)
+
+
+def test_a_killed_job_goes_on_behind_its_checkpoint(studio: Studio, whole: Job) -> None:
+    killed = until_checkpoint(studio.job(**OPTIONS))
+    there = killed.of(Checkpoint)[0].step
+    assert there == len(killed.published())
+    resumed = studio.run(checkpoint=killed.checkpoint(), **OPTIONS)
+    assert same(resumed, whole)
+    assert f"{there} pictures were there already" in resumed.log
+    assert resumed.progress == [done for done in whole.progress if done > 3 * there]
+    assert resumed.of(Progress)[-1].total == 15
+    for name in killed.published():
+        assert (resumed.folder / name).samefile(killed.folder / name)
+
+
+def test_a_job_killed_anywhere_and_again_ends_with_the_same_files(
+    studio: Studio, whole: Job
+) -> None:
+    chance, last = random.Random(3), None
+    for _ in range(4):
+        killed = cut(studio.job(checkpoint=last, **OPTIONS), chance.randrange(len(whole.events)))
+        last = killed.checkpoint() or last
+    assert same(studio.run(checkpoint=last, **OPTIONS), whole)
+
+
+def test_a_checkpoint_stands_without_the_attempt_before_it(studio: Studio, whole: Job) -> None:
+    first = until_checkpoint(studio.job(**OPTIONS))
+    second = until_checkpoint(studio.job(checkpoint=first.checkpoint(), **OPTIONS))
+    shutil.rmtree(first.folder)
+    assert second.checkpoint() is not None
+    assert same(studio.run(checkpoint=second.checkpoint(), **OPTIONS), whole)
+
+
+def test_a_job_that_goes_on_in_other_batches_still_writes_checkpoints(
+    studio: Studio, whole: Job
+) -> None:
+    longer = OPTIONS | {"n_images": 9}
+    killed = until_checkpoint(studio.job(**longer | {"batch_size": 1}))
+    there = killed.of(Checkpoint)[0].step
+    other = 2 if there % 2 else 3
+    resumed = studio.run(checkpoint=killed.checkpoint(), **longer | {"batch_size": other})
+    steps = [event.step for event in resumed.of(Checkpoint)]
+    assert len(steps) > 1
+    assert {(step - there) % other for step in steps} == {0}
+    assert alike(resumed.pictures()[:5], whole.pictures())
+
+
+@pytest.mark.parametrize("steps", [2, 4, 6, 10, 13, 14])
+def test_a_stopped_job_goes_on_where_it_was(studio: Studio, whole: Job, steps: int) -> None:
+    stopped = asked(studio.job(**OPTIONS), Request.STOP, after(steps))
+    if not isinstance(stopped.events[-1], Stopped):
+        assert same(stopped, whole)
+        return
+    checkpoint = stopped.checkpoint()
+    assert checkpoint is None or is_whole(checkpoint)
+    assert not stopped.of(Artifact)
+    assert same(studio.run(checkpoint=checkpoint, **OPTIONS), whole)
+
+
+def test_a_job_stopped_in_its_first_batch_has_nothing_to_go_on_from(studio: Studio) -> None:
+    stopped = asked(studio.job(**OPTIONS), Request.STOP, after(2))
+    assert stopped.events[-1] == Stopped()
+    assert stopped.progress == [2]
+    assert stopped.published() == stopped.names() == []
+
+
+def test_stop_keeps_the_batch_that_was_done(studio: Studio) -> None:
+    stopped = asked(studio.job(**OPTIONS), Request.STOP, after(6))
+    assert stopped.events[-1] == Stopped()
+    assert stopped.published() == ["image-0000.png", "image-0001.png"]
+
+
+def test_a_job_stopped_after_its_last_step_is_done(studio: Studio, whole: Job) -> None:
+    assert same(asked(studio.job(**OPTIONS), Request.STOP, after(15)), whole)
+
+
+def test_finish_ends_with_what_there_is(studio: Studio, whole: Job) -> None:
+    ended = asked(studio.job(**OPTIONS), Request.FINISH, after(8))
+    assert sorted(ended.published()) == [SHEET, "image-0000.png", "image-0001.png"]
+    assert ended.names() == [SHEET, "image-0000.png", "image-0001.png"]
+    assert "Finished as asked, after 2 of 5 pictures" in ended.log
+    assert ended.files()["image-0001.png"] == whole.files()["image-0001.png"]
+
+
+def test_finish_before_the_first_picture_leaves_none(studio: Studio) -> None:
+    ended = asked(studio.job(**OPTIONS), Request.FINISH, after(1))
+    assert ended.published() == ended.names() == []
+    assert "Finished as asked, after 0 of 5 pictures" in ended.log
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "state", "changed"])
+def test_a_damaged_checkpoint_is_not_whole(studio: Studio, harm: str) -> None:
+    folder = until_checkpoint(studio.job(**OPTIONS)).checkpoint()
+    assert folder is not None
+    assert is_whole(folder)
+    picture = folder / "image-0001.png"
+    content = picture.read_bytes()
+    if harm == "gone":
+        picture.unlink()
+    elif harm == "state":
+        (folder / STATE).write_text("{")
+    else:
+        changed = content[:-20] if harm == "cut" else content[:-1] + b"x"
+        picture.unlink()
+        picture.write_bytes(changed)
+    assert not is_whole(folder)
+
+
+def test_every_checkpoint_of_a_job_is_whole(studio: Studio) -> None:
+    job = studio.run(**OPTIONS | {"batch_size": 1})
+    folders = [job.folder / event.folder for event in job.of(Checkpoint)]
+    assert folders
+    assert all(is_whole(folder) for folder in folders)
+
+
+def test_a_checkpoint_of_other_pictures_is_refused(studio: Studio, tmp_path: Path) -> None:
+    folder = until_checkpoint(studio.job(**OPTIONS)).checkpoint()
+    assert folder is not None
+    (folder / STATE).write_text('{"sha256": {"image-0001.png": "0"}}')
+    with pytest.raises(JobError, match=r"has image-0001\.png in place of"):
+        studio.run(checkpoint=folder, **OPTIONS)
