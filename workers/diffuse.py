@@ -85,6 +85,7 @@ class _Job:
         self._clock = clock
         self._inputs: Inputs = read_inputs(spec, context.inputs, model)
         self._plan: Plan = make_plan(spec, model, self._inputs, context.models.free_bytes())
+        self._notes = list(apply_lora_files(model, spec, context.inputs))
         self._pictures = Pictures(context, spec, model, self._plan, self._inputs)
         self._previews = Previews(context.folder, spec, model)
         self._begun = clock()
@@ -97,7 +98,7 @@ class _Job:
 
     def events(self) -> Events:
         """Make and write the pictures, batch by batch."""
-        for note in apply_lora_files(self._model, self._spec, self._context.inputs):
+        for note in self._notes:
             yield Log(text=note)
         yield Facts(facts={**provenance(self._model), **self._plan.facts()})
         yield Log(text=self._plan.line(self._spec))

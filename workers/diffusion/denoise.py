@@ -163,7 +163,8 @@ def _all_times(
         guidance = guidance_embedding(cfg, unet.config.time_cond_dim).astype(unet.dtype)
     times = unet.read_times(steps, added, guidance)
     widths = np.cumsum([part.shape[-1] for part in times])[:-1]
-    joined = mx.concatenate([part.reshape(len(timesteps), rows, -1) for part in times], axis=-1)
+    parts = [part.reshape(len(timesteps), rows, part.shape[-1]) for part in times]
+    joined = mx.concatenate(parts, axis=-1)
     return joined, [int(width) for width in widths]
 
 

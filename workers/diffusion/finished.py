@@ -74,6 +74,11 @@ def _decoding_stream() -> mx.Stream:
     return mx.new_stream(mx.default_device())
 
 
+@cache
+def _versions() -> Mapping[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
 class Pictures:
     """Decodes, writes and publishes the pictures of one attempt."""
 
@@ -185,7 +190,7 @@ class Pictures:
                 width=width,
                 height=height,
                 fingerprint=self._model.fingerprint,
-                packages={name: metadata.version(name) for name in _PACKAGES},
+                packages=_versions(),
                 loras=self._loras,
             )
         )
