@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from workers.shapes.trainer import Options
 
 _DEFAULTS: dict[str, dict[str, float]] = {
-    "vae": {"steps": 8000, "batch": 64, "pool": 32768, "rate": 5e-4, "average": 0.999},
-    "unet": {"steps": 30000, "batch": 256, "pool": 131072, "rate": 3e-4, "average": 0.9995},
+    # So narrow networks want high rates: after 400 steps of 16 the UNet's loss was 0.10 at 3e-4,
+    # 0.057 at 1e-3 and 0.051 at 2e-3.
+    "vae": {"steps": 8000, "batch": 64, "pool": 32768, "rate": 1e-3, "average": 0.999},
+    "unet": {"steps": 30000, "batch": 256, "pool": 131072, "rate": 1e-3, "average": 0.9995},
 }
 
 
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--pool", type=int, default=int(defaults["pool"]), help="pictures")
         command.add_argument("--learning-rate", type=float, default=defaults["rate"])
         command.add_argument("--average", type=float, default=defaults["average"])
-        command.add_argument("--warmup", type=int, default=200, help="steps")
+        command.add_argument("--warmup", type=int, default=500, help="steps")
         command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
         command.add_argument("--direct-gradients", action="store_true", help="of convolutions")
         command.add_argument("--seed", type=int, default=0)
