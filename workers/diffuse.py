@@ -18,7 +18,7 @@ from daemon.specs import DiffuseSpec
 from workers.diffusion import flux
 from workers.diffusion.denoise import Denoiser, Step
 from workers.diffusion.finished import Pictures
-from workers.diffusion.inputs import Inputs, apply_lora_files, read_inputs
+from workers.diffusion.inputs import Inputs, apply_lora_files, read_inputs, settle_size
 from workers.diffusion.load import DIFFUSION, DiffusionModel
 from workers.diffusion.mflux_models.variants import detect
 from workers.diffusion.noise import image_seed
@@ -83,8 +83,9 @@ class _Job:
         self._model = model
         self._load_seconds = load_seconds
         self._clock = clock
-        self._inputs: Inputs = read_inputs(spec, context.inputs, model)
-        self._plan: Plan = make_plan(spec, model, self._inputs, context.models.free_bytes())
+        size = settle_size(spec, context.inputs, model)
+        self._plan: Plan = make_plan(spec, model, size, context.models.free_bytes())
+        self._inputs: Inputs = read_inputs(spec, context.inputs, model, size)
         self._notes = list(apply_lora_files(model, spec, context.inputs))
         self._pictures = Pictures(context, spec, model, self._plan, self._inputs)
         self._previews = Previews(context.folder, spec, model)

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from daemon.errors import JobError
+from daemon.errors import JobError, NonFiniteError
 from daemon.specs import DiffuseSpec
 from workers.checkpoints import DIGESTS, STATE
 from workers.diffusion import autoencode
@@ -148,17 +148,29 @@ class Pictures:
         Fetching waits for the decoding.
 
         Raises:
-            NonFiniteError: a picture holds NaN or infinite numbers; none of its batch is written.
+            NonFiniteError: a picture holds NaN or infinite numbers; none of its batch is written,
+                those before it are published.
             DiskFullError: a picture could not be written.
         """
         if fetch and self._pending is not None:
             pending, self._pending = self._pending, None
             while not self._writer.wait_for_room(_PATIENCE):
                 yield SafePoint()
-            self._writer.submit(self._finished(pending))
+            yield from self._hand_over(pending)
         for written in self._writer.poll():
             self._take(written)
         yield from self._checkpoint()
+
+    def _hand_over(self, pending: _Pending) -> Events:
+        """Give a batch to the writer; if it is refused, publish first what came before it."""
+        try:
+            finished = self._finished(pending)
+        except NonFiniteError:
+            for written in self._writer.drain():
+                self._take(written)
+            yield from self.checkpoint()
+            raise
+        self._writer.submit(finished)
 
     def finish(self) -> Events:
         """Wait until all that was decoded is on the disk."""

@@ -49,13 +49,34 @@ class Inputs:
         return keep_picture(painted, self.original, self.mask)
 
 
-def read_inputs(spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionModel) -> Inputs:
-    """Read and encode the picture and mask of a job.
+def settle_size(spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionModel) -> Size:
+    """Return the size that was asked for, else the picture's, else the model's.
+
+    Raises:
+        JobError: the picture cannot be read, or the model cannot make this size.
+    """
+    height, width = model.size
+    if spec.image is not None:
+        given = picture_size(files["image"], spec.image.name)
+        width, height = (max(_STEP, side - side % _STEP) for side in given)
+    size = Size(spec.width or width, spec.height or height)
+    factor = model.vae.config.factor
+    if size.width % factor or size.height % factor:
+        raise JobError(
+            f"{size} pixels do not suit {model.name}, whose VAE works in steps of {factor}",
+            remedy=f"choose a --width and --height that are multiples of {factor}",
+        )
+    return size
+
+
+def read_inputs(
+    spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionModel, size: Size
+) -> Inputs:
+    """Read and encode the picture and mask of a job whose pictures will be of ``size``.
 
     Raises:
         JobError: one of them cannot be read, or does not suit the model.
     """
-    size = _size(spec, files, model)
     if spec.image is None:
         if model.repaints:
             raise JobError(
@@ -75,22 +96,6 @@ def read_inputs(spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionMo
         original=picture,
         mask=mask,
     )
-
-
-def _size(spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionModel) -> Size:
-    """Return the size that was asked for, else the picture's, else the model's."""
-    height, width = model.size
-    if spec.image is not None:
-        given = picture_size(files["image"], spec.image.name)
-        width, height = (max(_STEP, side - side % _STEP) for side in given)
-    size = Size(spec.width or width, spec.height or height)
-    factor = model.vae.config.factor
-    if size.width % factor or size.height % factor:
-        raise JobError(
-            f"{size} pixels do not suit {model.name}, whose VAE works in steps of {factor}",
-            remedy=f"choose a --width and --height that are multiples of {factor}",
-        )
-    return size
 
 
 def _mask(spec: DiffuseSpec, files: Mapping[str, Path], size: Size) -> NDArray[np.float32]:

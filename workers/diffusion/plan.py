@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from daemon.specs import DiffuseSpec
 from workers.diffusion.batching import choose_batch_size
-from workers.diffusion.inputs import Inputs
 from workers.diffusion.load import DiffusionModel
+from workers.diffusion.pictures import Size
 from workers.diffusion.samplers import make_sampler
 from workers.diffusion.schedule import SchedulerConfig
 
@@ -62,9 +62,9 @@ class Plan:
 
 
 def make_plan(
-    spec: DiffuseSpec, model: DiffusionModel, inputs: Inputs, free_bytes: int | None
+    spec: DiffuseSpec, model: DiffusionModel, pixels: Size, free_bytes: int | None
 ) -> Plan:
-    """Settle how the pictures are made.
+    """Settle how pictures of a size are made.
 
     Raises:
         OutOfMemoryError: one picture needs more than ``free_bytes``.
@@ -75,7 +75,7 @@ def make_plan(
         scheduler = replace(scheduler, prediction_type=spec.prediction_type)
     strength = spec.strength if spec.image is not None else 1.0
     sampler = make_sampler(spec.sampler, scheduler, spec.steps, strength=strength)
-    size = (inputs.size.height, inputs.size.width)
+    size = (pixels.height, pixels.width)
     guided = spec.cfg not in (0, 1) and model.unet.config.time_cond_dim is None
     return Plan(
         images=spec.n_images,
