@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import statistics
 import sys
 import tempfile
@@ -25,13 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.startup import with_engine_environment
+
 TARGET = 1.02
 
 
 def main() -> int:
     """Measure and print one line per pair, then the median; 1 if it is above the target."""
     arguments = _arguments()
-    _with_fast_blas()
+    with_engine_environment()
     from daemon.demo_rows import write_demo_data
     from workers.models import ModelCache
 
@@ -86,15 +89,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=2)
     return parser.parse_args()
-
-
-def _with_fast_blas() -> None:
-    """Start again with the engine's environment, because a library is preloaded or it is not."""
-    from workers.memory_env import engine_environment
-
-    if os.environ.get("STUDIOQ_BENCHMARK") != "1":
-        wanted = {**os.environ, **engine_environment(), "STUDIOQ_BENCHMARK": "1"}
-        os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
 
 
 class Bench:

@@ -1,0 +1,1 @@
+"""Programs that measured the numbers in the README, and the pieces they share."""
