@@ -77,6 +77,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--torch", action="store_true", help="PyTorch's diffusers beside it")
     parser.add_argument("--torch-mode", default="default", help="of torch.compile")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="write a table of kernels")
+    parser.add_argument(
+        "--buffer-cache",
+        type=float,
+        metavar="GIB",
+        help="what MLX keeps unused, default the engine's",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     return parser
 
@@ -99,9 +105,10 @@ class _Bench:
 
     def __init__(self, options: argparse.Namespace, *, rivals: bool, profiling: bool) -> None:
         from benchmarks.mlx_diffusion import StudioqDenoising, matmul_flops
-        from workers.memory import configure, on_gpu
+        from workers.memory import Limits, configure, on_gpu
 
-        configure()
+        cache = options.buffer_cache
+        configure(Limits(buffer_cache_bytes=int(cache * 2**30)) if cache is not None else None)
         self._options = options
         self._profiling = profiling
         self._steps = options.steps or (50 if on_gpu() else 4)
@@ -161,7 +168,8 @@ class _Bench:
             f"one forward pass: {work.total / 1e12:.4g} TFLOP (convolutions "
             f"{work.convolutions / 1e12:.3g}, linear layers {work.linears / 1e12:.3g}, attention "
             f"{work.attention / 1e12:.3g}); a step-image {self._own.rows} of them\n"
-            f"large products reach {table.tera(self._ceiling)} TFLOP/s\n\n"
+            f"large products reach {table.tera(self._ceiling)} TFLOP/s\n"
+            f"{table.TUTORIAL_SAYS}\n\n"
             f"{table.header(self._columns)}",
             flush=True,
         )

@@ -126,7 +126,8 @@ def watch(title: str, action: Callable[[], None], steps: int) -> Profile:
 def _traced(action: Callable[[], None]) -> tuple[Mapping[str, Any], float]:
     """Return the profiler's Chrome trace of ``action``, and its seconds."""
     profiler = import_module("torch.profiler")
-    seen = profiler.profile(activities=[profiler.ProfilerActivity.CUDA])
+    activities = [profiler.ProfilerActivity.CPU, profiler.ProfilerActivity.CUDA]
+    seen = profiler.profile(activities=activities)
     seen.start()
     begun = time.perf_counter()
     action()
