@@ -31,7 +31,7 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -39,13 +39,9 @@ from benchmarks import diffusion_table as table
 from benchmarks.kernel_profile import Profile, watch, write_profiles
 from benchmarks.kernel_profile import missing_reason as no_profile
 from benchmarks.rates import Cell, Contender, Plan, measure
-from benchmarks.startup import with_engine_environment
+from benchmarks.startup import add_subject, with_engine_environment
 from benchmarks.torch_diffusion import missing_reason as no_torch
 
-if TYPE_CHECKING:
-    from benchmarks.diffusion_models import Subject
-
-KNOWN = ("sd15", "sd21", "sdxl", "shapes")
 PACKAGES = ("mlx", "torch", "diffusers", "numpy")
 PROFILED_STEPS = 4
 
@@ -66,8 +62,7 @@ def main() -> int:
 def arguments() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", type=Path, nargs="?", help="a model folder or single file")
-    parser.add_argument("--shape", choices=KNOWN, default="sd21", help="random weights instead")
+    add_subject(parser)
     parser.add_argument("--size", type=int, help="height and width, default the model's own")
     parser.add_argument("--batches", type=int, nargs="+", default=list(table.BATCHES))
     parser.add_argument("--steps", type=int, help="of one run, default 50, on a CPU 4")
@@ -104,6 +99,7 @@ class _Bench:
     """One run of the program."""
 
     def __init__(self, options: argparse.Namespace, *, rivals: bool, profiling: bool) -> None:
+        from benchmarks.diffusion_models import subject
         from benchmarks.mlx_diffusion import StudioqDenoising, matmul_flops
         from workers.memory import Limits, configure, on_gpu
 
@@ -114,7 +110,7 @@ class _Bench:
         self._steps = options.steps or (50 if on_gpu() else 4)
         self._dtype = _dtype(options.dtype)
         self._ceiling = matmul_flops(self._dtype)
-        self._subject = _subject(options, self._dtype)
+        self._subject = subject(options.model, options.shape, self._dtype)
         self._size = (options.size, options.size) if options.size else self._subject.model.size
         self._own = StudioqDenoising(self._subject, self._size, self._steps)
         others = self._torch_contenders() if rivals else []
@@ -245,14 +241,6 @@ def _dtype(name: str | None) -> Any:
     from benchmarks.diffusion_models import default_dtype
 
     return getattr(mx, name) if name else default_dtype()
-
-
-def _subject(options: argparse.Namespace, dtype: Any) -> Subject:
-    from benchmarks.diffusion_models import loaded_subject, random_subject
-
-    if options.model is not None:
-        return loaded_subject(options.model, dtype)
-    return random_subject(options.shape, dtype)
 
 
 def _version(package: str) -> str | None:

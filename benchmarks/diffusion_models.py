@@ -72,8 +72,6 @@ _VAE: Config = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
 
-SHAPES = tuple(_UNETS)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -93,6 +91,15 @@ def default_dtype() -> mx.Dtype:
 def unet_config(shape: str) -> Config:
     """Return ``unet/config.json`` of a known shape."""
     return _UNETS[shape]
+
+
+def subject(model: Path | None, shape: str, dtype: mx.Dtype) -> Subject:
+    """Return the model in a file or folder, or one of a known shape with random weights.
+
+    Raises:
+        ModelError, OutOfMemoryError: as ``load_diffusion_model`` says.
+    """
+    return random_subject(shape, dtype) if model is None else loaded_subject(model, dtype)
 
 
 def loaded_subject(path: Path, dtype: mx.Dtype) -> Subject:

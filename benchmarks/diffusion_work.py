@@ -3,7 +3,7 @@
 The rule this module protects: what is counted is the whole forward pass as diffusers does it, so
 that every program that computes it is measured with the same number. One multiplication with its
 addition is two operations; norms, activations and softmax are left out. studioq computes the text's
-keys and values and the embedded times once for all steps (0.6 % of SD 2.1), and still is credited
+keys and values and the embedded times once for all steps (0.5 % of SD 2.1), and still is credited
 with them here.
 """
 

@@ -41,14 +41,12 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.overlaps import HEADER, Overlap, amount_for, fastest_seconds, line
-from benchmarks.startup import with_engine_environment
+from benchmarks.startup import add_subject, with_engine_environment
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
     from benchmarks.side_work import Maker, SideWork
-
-KNOWN = ("sd15", "sd21", "sdxl", "shapes")
 
 
 def main() -> int:
@@ -56,6 +54,7 @@ def main() -> int:
     options = arguments().parse_args()
     with_engine_environment()
     bench = _Bench(options)
+    bench.introduce()
     rows = bench.rows()
     crossing = bench.crossing()
     if options.json is not None:
@@ -67,8 +66,7 @@ def main() -> int:
 def arguments() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", type=Path, nargs="?", help="a model folder or single file")
-    parser.add_argument("--shape", choices=KNOWN, default="sd21", help="random weights instead")
+    add_subject(parser)
     parser.add_argument("--batch", type=int, help="pictures, default 4, on a CPU 2")
     parser.add_argument("--steps", type=int, help="of a batch, default 20, on a CPU 6")
     parser.add_argument("--rounds", type=int, default=3)
@@ -82,38 +80,37 @@ class _Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         import mlx.core as mx
 
-        from benchmarks.diffusion_models import default_dtype, loaded_subject, random_subject
+        from benchmarks.diffusion_models import default_dtype, subject
         from benchmarks.mlx_diffusion import make_denoiser
         from workers.diffusion import autoencode
-        from workers.memory import configure, device_kind, device_name, on_gpu
+        from workers.memory import configure, on_gpu
 
         configure()
-        dtype = default_dtype()
-        subject = (
-            loaded_subject(options.model, dtype)
-            if options.model is not None
-            else random_subject(options.shape, dtype)
-        )
+        chosen = subject(options.model, options.shape, default_dtype())
         self._gpu = on_gpu()
-        self._model = subject.model
+        self._model = chosen.model
         self._batch = options.batch or (4 if self._gpu else 2)
         self._steps = options.steps or (20 if self._gpu else 6)
         self._rounds = options.rounds
         self._stream = None if self._gpu else mx.new_stream(mx.cpu)
         with self._on_stream():
-            self._denoiser = make_denoiser(subject, self._model.size, self._steps)
+            self._denoiser = make_denoiser(chosen, self._model.size, self._steps)
             latents = self._denoise(lambda _: None)
             self._decoded = autoencode.decode(self._model.vae, latents)
             mx.eval(self._decoded)
+
+    def introduce(self) -> None:
+        """Print what is measured on what, and how busy the machine is."""
+        from workers.memory import device_kind, device_name
+
         height, width = self._model.size
         print(
             f"{self._model.name}, {width}x{height}, batch {self._batch}, {self._steps} steps, "
-            f"on {device_name()} ({device_kind()}), mlx {metadata.version('mlx')}"
+            f"on {device_name()} ({device_kind()}), mlx {metadata.version('mlx')}\n"
+            f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors before the first row"
         )
         if not self._gpu:
             print("no GPU here: the network runs on a CPU stream of its own")
-        if hasattr(os, "getloadavg"):
-            print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors before the start")
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         import mlx.core as mx

@@ -5,8 +5,13 @@ The rule this module protects: what is measured runs in the environment that the
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from pathlib import Path
+
+# The shapes that ``diffusion_models`` knows.
+SHAPES = ("sd15", "sd21", "sdxl", "shapes")
 
 _STARTED = "STUDIOQ_BENCHMARK"
 
@@ -18,3 +23,9 @@ def with_engine_environment() -> None:
     if os.environ.get(_STARTED) != "1":
         wanted = {**os.environ, **engine_environment(), _STARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which image model is measured."""
+    parser.add_argument("model", type=Path, nargs="?", help="a model folder or single file")
+    parser.add_argument("--shape", choices=SHAPES, default="sd21", help="random weights instead")

@@ -4,8 +4,13 @@ import pytest
 
 from benchmarks.diffusion_models import unet_config
 from benchmarks.diffusion_work import unet_work
+from benchmarks.startup import SHAPES
 from tests.references.families import UNETS
 from workers.diffusion.configs import UNetConfig
+
+
+def test_the_command_line_offers_the_known_shapes() -> None:
+    assert all(unet_config(shape) for shape in SHAPES)
 
 
 # What torch.utils.flop_counter counts for diffusers' UNet2DConditionModel of each configuration:
