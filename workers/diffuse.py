@@ -17,7 +17,7 @@ from daemon.errors import JobError
 from daemon.specs import DiffuseSpec
 from workers.diffusion import flux
 from workers.diffusion.denoise import Denoiser, Step
-from workers.diffusion.finished import Pictures
+from workers.diffusion.finished import Pictures, batch_size_of
 from workers.diffusion.inputs import Inputs, apply_lora_files, read_inputs, settle_size
 from workers.diffusion.load import DIFFUSION, DiffusionModel
 from workers.diffusion.mflux_models.variants import detect
@@ -84,7 +84,13 @@ class _Job:
         self._load_seconds = load_seconds
         self._clock = clock
         size = settle_size(spec, context.inputs, model)
-        self._plan: Plan = make_plan(spec, model, size, context.models.free_bytes())
+        self._plan: Plan = make_plan(
+            spec,
+            model,
+            size,
+            context.models.free_bytes(),
+            batch_size=batch_size_of(context.checkpoint),
+        )
         self._inputs: Inputs = read_inputs(spec, context.inputs, model, size)
         self._notes = list(apply_lora_files(model, spec, context.inputs))
         self._pictures = Pictures(context, spec, model, self._plan, self._inputs)

@@ -38,6 +38,8 @@ Events = Generator[Event, None, None]
 
 _PACKAGES = ("studioq", "mlx", "numpy", "pillow")
 
+_BATCH = "batch_size"
+
 # Seconds between two safe points while pictures wait for the disk.
 _PATIENCE = 0.2
 
@@ -66,6 +68,18 @@ class _Record:
         self.digests[name] = digest
         self.thumbnails.append(small)
         self.unpublished.append(name)
+
+
+def batch_size_of(checkpoint: Path | None) -> int | None:
+    """Return the batches of the attempt that wrote a checkpoint, None if it does not say.
+
+    Another size would round otherwise: pictures would differ in the last bit from those of a job
+    that was not interrupted.
+    """
+    if checkpoint is None:
+        return None
+    found = json.loads((checkpoint / STATE).read_bytes()).get(_BATCH)
+    return found if isinstance(found, int) else None
 
 
 @cache
@@ -224,7 +238,8 @@ class Pictures:
         folder = self._folder / f"done-{self.count:05}"
         folder.mkdir()
         copy_files(self._record.digests, self._folder, folder)
-        write_json(folder / STATE, {"step": self.count, DIGESTS: self._record.digests})
+        state = {"step": self.count, _BATCH: self._plan.batch_size, DIGESTS: self._record.digests}
+        write_json(folder / STATE, state)
         yield Checkpoint(step=self.count, folder=folder.name, files=tuple(fresh), kind="image")
 
     def publish(self) -> Events:

@@ -62,9 +62,14 @@ class Plan:
 
 
 def make_plan(
-    spec: DiffuseSpec, model: DiffusionModel, pixels: Size, free_bytes: int | None
+    spec: DiffuseSpec,
+    model: DiffusionModel,
+    pixels: Size,
+    free_bytes: int | None,
+    *,
+    batch_size: int | None = None,
 ) -> Plan:
-    """Settle how pictures of a size are made.
+    """Settle how pictures of a size are made, in batches of ``batch_size`` if an attempt had them.
 
     Raises:
         OutOfMemoryError: one picture needs more than ``free_bytes``.
@@ -84,7 +89,7 @@ def make_plan(
             model,
             size,
             guided=guided,
-            wanted=spec.batch_size,
+            wanted=batch_size or spec.batch_size,
             images=spec.n_images,
             free_bytes=free_bytes,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from daemon.errors import JobError
 from tests.integration.diffuse.studio import SHEET, Job, Studio, alike, same
 from workers.checkpoints import STATE, is_whole
+from workers.diffusion.batching import picture_bytes
+from workers.diffusion.load import load_diffusion_model
 from workers.events import Artifact, Checkpoint, Event, Progress, Stopped
 from workers.kinds import Request
 from workers.models import ModelCache
@@ -89,18 +92,31 @@ def test_a_checkpoint_stands_without_the_attempt_before_it(studio: Studio, whole
     assert same(studio.run(checkpoint=second.checkpoint(), **OPTIONS), whole)
 
 
-def test_a_job_that_goes_on_in_other_batches_still_writes_checkpoints(
-    studio: Studio, whole: Job
-) -> None:
-    longer = OPTIONS | {"n_images": 9}
-    killed = until_checkpoint(studio.job(**longer | {"batch_size": 1}))
+def test_a_job_goes_on_in_the_batches_that_it_began_with(studio: Studio, whole: Job) -> None:
+    killed = until_checkpoint(studio.job(**OPTIONS))
+    resumed = studio.run(checkpoint=killed.checkpoint(), **OPTIONS | {"batch_size": "auto"})
+    assert resumed.facts["batch_size"] == 2
+    assert [each.tobytes() for each in resumed.pictures()] == [
+        each.tobytes() for each in whole.pictures()
+    ]
+
+
+def test_a_job_that_goes_on_with_less_memory_still_writes_checkpoints(studio: Studio) -> None:
+    longer = OPTIONS | {"n_images": 9, "batch_size": 3}
+    killed = until_checkpoint(studio.job(**longer))
     there = killed.of(Checkpoint)[0].step
-    other = 2 if there % 2 else 3
-    resumed = studio.run(checkpoint=killed.checkpoint(), **longer | {"batch_size": other})
+    model = load_diffusion_model(studio.model)
+    room = model.bytes + 3 * picture_bytes(model, (16, 16), guided=True)
+    small = Studio(
+        studio.folder / "small", ModelCache(2**30, time.monotonic, limit_bytes=room), studio.model
+    )
+    small.folder.mkdir()
+    resumed = small.run(checkpoint=killed.checkpoint(), **longer)
     steps = [event.step for event in resumed.of(Checkpoint)]
+    assert resumed.facts["batch_size"] == 2
     assert len(steps) > 1
-    assert {(step - there) % other for step in steps} == {0}
-    assert alike(resumed.pictures()[:5], whole.pictures())
+    assert {(step - there) % 2 for step in steps} == {0}
+    assert alike(resumed.pictures(), studio.run(**longer).pictures())
 
 
 @pytest.mark.parametrize("steps", [2, 4, 6, 10, 13, 14])
