@@ -1,8 +1,8 @@
 """How many pictures are made at once: what memory allows and what the device gains from.
 
 The rule this module protects: a batch is only a matter of speed. Every picture is the same in any
-batch, so one that would not fit is made smaller, and only a picture that does not fit alone is
-refused.
+batch, but for the rounding of sums that another shape takes in another order, so one that would not
+fit is made smaller, and only a picture that does not fit alone is refused.
 """
 
 from __future__ import annotations
