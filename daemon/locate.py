@@ -94,6 +94,11 @@ class Paths:
         return self.home / "locks"
 
     @property
+    def kernels(self) -> Path:
+        """Kernels that MLX has compiled for a CUDA device."""
+        return self.home / "kernels"
+
+    @property
     def libraries(self) -> Path:
         """Links to shared libraries that the engine loads first."""
         return self.home / "lib"

@@ -78,3 +78,20 @@ def test_neither_it_nor_the_file_formats_import_mlx() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     ).stdout
     assert output.strip() == "[]"
+
+
+def test_with_cuda_the_engine_does_without_graphs_and_keeps_its_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory_env, "cuda_installed", lambda: True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("STUDIOQ_HOME", str(tmp_path))
+    monkeypatch.delenv("MLX_PTX_CACHE_DIR", raising=False)
+    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS", raising=False)
+    chosen = engine_environment()
+    assert chosen == {
+        "MLX_USE_CUDA_GRAPHS": "0",
+        "MLX_PTX_CACHE_DIR": str(tmp_path / "kernels"),
+    }
+    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", "1")
+    assert "MLX_USE_CUDA_GRAPHS" not in engine_environment()

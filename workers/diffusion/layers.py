@@ -35,14 +35,20 @@ class GroupNorm(nn.Module):
         self.groups = groups
         self.eps = eps
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """Normalise ``x`` of shape (batch, …, channels)."""
+    def __call__(self, x: mx.array, activation: Activation | None = None) -> mx.array:
+        """Normalise ``x`` of shape (batch, …, channels), and apply an activation to the result.
+
+        Weight, bias and activation are applied while groups still stand first, so that a compiled
+        function does them in one pass that also puts the channels back.
+        """
         batch, channels = x.shape[0], x.shape[-1]
-        grouped = x.reshape(batch, -1, self.groups, channels // self.groups)
-        rows = grouped.transpose(0, 2, 1, 3).reshape(batch, self.groups, -1)
+        cells = (self.groups, channels // self.groups)
+        grouped = x.reshape(batch, -1, *cells).transpose(0, 2, 1, 3)
+        rows = grouped.reshape(batch, self.groups, -1)
         rows = mx.fast.layer_norm(rows, weight=None, bias=None, eps=self.eps)
-        back = rows.reshape(batch, self.groups, -1, channels // self.groups)
-        return back.transpose(0, 2, 1, 3).reshape(x.shape) * self.weight + self.bias
+        back = rows.reshape(grouped.shape).transpose(0, 2, 1, 3)
+        normed = back * self.weight.reshape(cells) + self.bias.reshape(cells)
+        return (activation(normed) if activation else normed).reshape(x.shape)
 
 
 class ResnetBlock2D(nn.Module):
@@ -75,10 +81,10 @@ class ResnetBlock2D(nn.Module):
 
     def __call__(self, x: mx.array, time: mx.array | None = None) -> mx.array:
         """Apply the block; ``time`` comes from ``project_time``."""
-        hidden = self.conv1(self._act(self.norm1(x)))
+        hidden = self.conv1(self.norm1(x, self._act))
         if time is not None:
             hidden = hidden + time
-        hidden = self.conv2(self._act(self.norm2(hidden)))
+        hidden = self.conv2(self.norm2(hidden, self._act))
         shortcut = self.conv_shortcut(x) if "conv_shortcut" in self else x
         return shortcut + hidden
 

@@ -118,7 +118,7 @@ class UNet2DConditionModel(nn.Module):
             hidden = self.mid_block(hidden, time, text)
         for up in self.up_blocks:
             hidden = up(hidden, time, text, skips)
-        return self.conv_out(self._act(self.conv_norm_out(hidden)))
+        return self.conv_out(self.conv_norm_out(hidden, self._act))
 
     def fuse(self) -> None:
         """Merge the projections of self-attention, for fewer and larger multiplications."""

@@ -125,7 +125,7 @@ class _Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(self._act(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(self.conv_norm_out(self.mid_block(x), self._act))
 
 
 class _Decoder(nn.Module):
@@ -146,7 +146,7 @@ class _Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(self._act(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, self._act))
 
 
 def _resnet(config: VaeConfig, width_in: int, width: int) -> ResnetBlock2D:
