@@ -109,7 +109,7 @@ class _Job:
             yield Log(text=note)
         yield Facts(facts={**provenance(self._model), **self._plan.facts()})
         yield Log(text=self._plan.line(self._spec))
-        first = self._pictures.resume(self._context.checkpoint)
+        first = yield from self._pictures.resume(self._context.checkpoint)
         if first:
             yield Log(text=f"{first} pictures were there already")
         self._steps_before = self._steps_done = first * self._plan.steps

@@ -40,6 +40,10 @@ _PACKAGES = ("studioq", "mlx", "numpy", "pillow")
 
 _BATCH = "batch_size"
 
+# A checkpoint lists the pictures where they are, in the folder around it: a copy of each in every
+# checkpoint would be a million files for a thousand pictures.
+_BESIDE = "../"
+
 # Seconds between two safe points while pictures wait for the disk.
 _PATIENCE = 0.2
 
@@ -126,18 +130,23 @@ class Pictures:
         """End the threads; a picture that is half written is not left."""
         self._writer.close()
 
-    def resume(self, checkpoint: Path | None) -> int:
-        """Take over the pictures of a checkpoint; return how many there are."""
+    def resume(self, checkpoint: Path | None) -> Generator[Event, None, int]:
+        """Take over the pictures of a checkpoint; return how many there are.
+
+        Raises:
+            JobError: one of them is missing in the checkpoint's list.
+        """
         if checkpoint is None:
             return 0
         digests = json.loads((checkpoint / STATE).read_bytes())[DIGESTS]
-        names = sorted(digests)
+        names = [picture_name(index) for index in range(len(digests))]
+        for name, found in zip(names, sorted(digests), strict=True):
+            if found != _BESIDE + name:
+                raise JobError(f"the checkpoint has {found} in place of {_BESIDE + name}")
+        copy_files(names, checkpoint.parent, self._folder)
         for index, name in enumerate(names):
-            if name != picture_name(index):
-                raise JobError(f"the checkpoint has {name} in place of {picture_name(index)}")
-        copy_files(names, checkpoint, self._folder)
-        for index, name in enumerate(names):
-            self._record.add(name, digests[name], self._thumbnail_of(index))
+            self._record.add(name, digests[_BESIDE + name], self._thumbnail_of(index))
+            yield SafePoint()
         self._record.resumed = self.count
         return self.count
 
@@ -237,8 +246,8 @@ class Pictures:
             return
         folder = self._folder / f"done-{self.count:05}"
         folder.mkdir()
-        copy_files(self._record.digests, self._folder, folder)
-        state = {"step": self.count, _BATCH: self._plan.batch_size, DIGESTS: self._record.digests}
+        digests = {_BESIDE + name: digest for name, digest in self._record.digests.items()}
+        state = {"step": self.count, _BATCH: self._plan.batch_size, DIGESTS: digests}
         write_json(folder / STATE, state)
         yield Checkpoint(step=self.count, folder=folder.name, files=tuple(fresh), kind="image")
 

@@ -63,7 +63,7 @@ def model_files(folder: Path) -> Iterator[Path]:
 
 def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
     name = str(index.get("_class_name"))
-    if not name.startswith(_FAMILIES):
+    if not name.startswith(_FAMILIES) or not _listed(index, "unet"):
         raise ModelError(
             f"{folder.name} is a {name}; what can be used is Stable Diffusion 1.x, 2.x and SDXL",
             remedy="choose another model; studioq models lists those that are there",

@@ -176,6 +176,12 @@ def not_a_model(folder: Path) -> str:
     return r"spoilt is not an image model: it has no model_index\.json, and no safetensors file"
 
 
+def another_pipeline(folder: Path) -> str:
+    change(folder / "model_index.json", "_class_name", lambda _: "StableDiffusion3Pipeline")
+    change(folder / "model_index.json", "unet", lambda _: [None, None])
+    return "spoilt is a StableDiffusion3Pipeline; what can be used is"
+
+
 def without_unet(folder: Path) -> str:
     shutil.rmtree(folder / "unet")
     return "spoilt is incomplete: its unet is missing"
@@ -214,6 +220,7 @@ def a_pickle(folder: Path) -> str:
     "spoil",
     [
         not_a_model,
+        another_pipeline,
         without_unet,
         cut_short,
         another_shape,

@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_is_not_whole(studio: Studio, harm: str) -> None:
     folder = until_checkpoint(studio.job(**OPTIONS)).checkpoint()
     assert folder is not None
     assert is_whole(folder)
-    picture = folder / "image-0001.png"
+    picture = folder.parent / "image-0001.png"
     content = picture.read_bytes()
     if harm == "gone":
         picture.unlink()
@@ -190,6 +190,6 @@ def test_every_checkpoint_of_a_job_is_whole(studio: Studio) -> None:
 def test_a_checkpoint_of_other_pictures_is_refused(studio: Studio, tmp_path: Path) -> None:
     folder = until_checkpoint(studio.job(**OPTIONS)).checkpoint()
     assert folder is not None
-    (folder / STATE).write_text('{"sha256": {"image-0001.png": "0"}}')
-    with pytest.raises(JobError, match=r"has image-0001\.png in place of"):
+    (folder / STATE).write_text('{"sha256": {"../../image-0000.png": "0"}}')
+    with pytest.raises(JobError, match=r"has \.\./\.\./image-0000\.png in place of"):
         studio.run(checkpoint=folder, **OPTIONS)
