@@ -1,4 +1,4 @@
-"""``studioq demo``: train an adapter, ask without and with it, show what came out.
+"""``studioq demo``: make a picture, train an adapter, ask without and with it, show all of it.
 
 The rule it protects: the demo is a user like any other. It has a home and a daemon of its own, does
 everything through the client, and ends all that it started, also when it is interrupted.
@@ -18,6 +18,7 @@ from typing import Any
 from daemon import demo_rows
 from daemon.autostart import start_daemon
 from daemon.cli.narration import complain, narrate
+from daemon.cli.picture import show_picture
 from daemon.cli.stopping import stop_daemon
 from daemon.cli.units import number as four_digits
 from daemon.cli.watch import View, watch
@@ -28,18 +29,20 @@ from daemon.locate import Paths, default_home, default_runtime
 SEED = 20
 
 _MODEL = "smollm2"
+_PICTURE = {"prompt": "a red circle left of a blue square", "seed": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """The numbers of the demo's three jobs."""
+    """The numbers of the demo's four jobs."""
 
+    picture: int
     training: int
     before: int
     after: int
 
-    def all(self) -> tuple[int, int, int]:
-        """Return them in the order in which they are watched."""
+    def texts(self) -> tuple[int, int, int]:
+        """Return those of the language model in the order in which they are watched."""
         return self.training, self.before, self.after
 
 
@@ -149,28 +152,56 @@ def _interrupt(*_: object) -> None:
 
 def _demonstrate(client: Client, paths: Paths) -> int:
     jobs = submit_jobs(client, demo_rows.write_demo_data(paths.home / "data", SEED))
-    narrate(f"queued: training {jobs.training}, then the question without and with its adapter")
-    ended = watch(client, jobs.all(), View.of_terminal())
-    failed = [job for job in ended if job["state"] != "succeeded"]
-    if failed:
-        raise _failure(failed)
+    narrate(
+        f"queued: picture {jobs.picture}, training {jobs.training}, then the question without and "
+        "with its adapter"
+    )
+    _watch(client, [jobs.picture])
+    _show_picture(_fetched(client, paths, jobs.picture))
+    _watch(client, jobs.texts())
     answers = [answer_of(client, number) for number in (jobs.before, jobs.after)]
-    files = client.fetch(jobs.training, to=paths.home / "results" / f"job-{jobs.training}")
-    for text in report(client.metrics(jobs.training), answers, [file.path for file in files]):
+    files = _fetched(client, paths, jobs.training)
+    for text in report(client.metrics(jobs.training), answers, files):
         sys.stdout.write(text + "\n")
     sys.stdout.flush()
     return int(check(*answers))
 
 
+def _watch(client: Client, numbers: Sequence[int]) -> None:
+    """Show the jobs until they have ended.
+
+    Raises:
+        JobError: one of them did not succeed.
+    """
+    ended = watch(client, numbers, View.of_terminal())
+    failed = [job for job in ended if job["state"] != "succeeded"]
+    if failed:
+        raise _failure(failed)
+
+
+def _fetched(client: Client, paths: Paths, number: int) -> list[Path]:
+    files = client.fetch(number, to=paths.home / "results" / f"job-{number}")
+    return [file.path for file in files]
+
+
+def _show_picture(files: Sequence[Path]) -> None:
+    """Say what was asked for and where the picture is; show it where the terminal can."""
+    for path in files:
+        sys.stdout.write(f"\n{_PICTURE['prompt']}\n  {path.name:<16}  {path}\n")
+        sys.stdout.flush()
+        show_picture(path, sys.stdout)
+
+
 def submit_jobs(client: Client, data: Path) -> Jobs:
-    """Queue the training and the two questions, the second of which waits for the training."""
+    """Queue a picture, the training and two questions, the second of which waits for it."""
+    picture = client.submit("diffuse", _PICTURE, name="picture")["id"]
     spec = {**demo_rows.TRAINING, "model": _MODEL, "data": client.training_data(data)}
     training = client.submit("train", spec, name="SQL adapter")["id"]
     question = {**demo_rows.INFERENCE, "model": _MODEL, "prompt": demo_rows.QUESTION}
     before = client.submit("infer", question, name="without adapter")["id"]
     adapted = {**question, "adapter": f"job:{training}"}
     after = client.submit("infer", adapted, name="with adapter")["id"]
-    return Jobs(training=training, before=before, after=after)
+    return Jobs(picture=picture, training=training, before=before, after=after)
 
 
 def _failure(failed: Sequence[Any]) -> StudioqError:

@@ -67,7 +67,9 @@ def test_a_demo_whose_model_does_not_learn_says_so_and_leaves_nothing(folder: Pa
     assert "the demo failed: with the adapter the answer should be SELECT" in err, err
     assert "training loss" in out
     assert "validation loss" in out
-    results = next((folder / "demo" / "results").iterdir())
+    picture, results = sorted((folder / "demo" / "results").iterdir())
+    assert f"image-0000.png    {picture / 'image-0000.png'}" in out
+    assert [path.name for path in picture.iterdir()] == ["image-0000.png"]
     assert {"loss.png", "adapters.safetensors"} <= {path.name for path in results.iterdir()}
     assert json.loads((results / "adapter_config.json").read_text())
     assert left_running(folder) == []
@@ -76,14 +78,14 @@ def test_a_demo_whose_model_does_not_learn_says_so_and_leaves_nothing(folder: Pa
 def test_a_second_demo_in_the_same_home_keeps_the_first_ones_results(folder: Path) -> None:
     for _ in range(2):
         begin(folder).communicate(timeout=PATIENCE)
-    assert len(list((folder / "demo" / "results").iterdir())) == 2
+    assert len(list((folder / "demo" / "results").iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interrupted_demo_leaves_nothing(folder: Path, name: str) -> None:
     process = begin(folder)
     assert process.stderr is not None
-    while "queued: training" not in (line := process.stderr.readline()):
+    while "queued: picture" not in (line := process.stderr.readline()):
         assert line, "the demo ended early"
     process.send_signal(getattr(signal, name))
     _, err = process.communicate(timeout=PATIENCE)

@@ -21,7 +21,7 @@ from workers.shapes.evaluation import Evaluation, drawn
 from workers.shapes.trainer import OPTIONS
 from workers.shapes.vocabulary import caption_vocabulary
 
-CARD = "README.md"
+CARD, STAGES = "README.md", "stages.json"
 _TEMPLATE = Path(__file__).with_name("card.md")
 _DRAWN = 512
 
@@ -41,8 +41,7 @@ def write_card(folder: Path, evaluation: Evaluation, run: Path) -> None:
         "pictures": len(evaluation.scenes),
         "seed": evaluation.seed,
         **asdict(evaluation.sampling),
-        **_stage(run, "vae"),
-        **_stage(run, "unet"),
+        "stages": _rows(run),
     }
     text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(values)
     write_text(folder / CARD, text)
@@ -53,8 +52,35 @@ def _shares(prefix: str, accuracy: Accuracy) -> dict[str, str]:
     return {f"{prefix}_{name}": f"{getattr(accuracy, name):.1%}" for name in names}
 
 
+def _rows(run: Path) -> str:
+    """Return the table's rows, one for each stage in the order in which they were done.
+
+    Raises:
+        ModelError: the folder does not say how its stages were run.
+    """
+    stages = read_stages(run) or [_stage(run, name) for name in ("vae", "unet")]
+    return "\n".join(
+        f"| {stage['stage']} | {stage['networks']} | {stage['device']} | {stage['pictures']:,} "
+        f"| {stage['batch']} | {stage['steps']:,} | {stage['minutes']:.1f} | {stage['rate']:g} "
+        f"| {stage['precision']} |"
+        for stage in stages
+    )
+
+
+def read_stages(run: Path) -> list[dict[str, Any]]:
+    """Return what ``record_stage`` wrote into a run's folder, nothing if it wrote nothing."""
+    file = run / STAGES
+    found: list[dict[str, Any]] = json.loads(file.read_bytes()) if file.is_file() else []
+    return found
+
+
+def record_stage(run: Path, stage: dict[str, Any]) -> None:
+    """Add a stage to the run's record: the keys are those of the card's table."""
+    write_text(run / STAGES, json.dumps([*read_stages(run), stage], indent=2) + "\n")
+
+
 def _stage(run: Path, stage: str) -> dict[str, Any]:
-    """Return how a stage was run, as the template names it."""
+    """Return how a stage of the training in MLX was run."""
     folder = run / stage
     progress = read_progress(folder)
     try:
@@ -64,12 +90,13 @@ def _stage(run: Path, stage: str) -> dict[str, Any]:
             f"{folder} does not say how it was trained: {error}", remedy="give the folder of a run"
         ) from None
     return {
+        "stage": stage,
+        "networks": "MLX, studioq's own",
         "device": options["device"],
-        f"{stage}_seed": options["seed"],
-        f"{stage}_pool": f"{options['pool']:,}",
-        f"{stage}_batch": options["batch"],
-        f"{stage}_rate": f"{options['rates']['learning_rate']:g}",
-        f"{stage}_precision": options["precision"],
-        f"{stage}_steps": f"{progress.step:,}",
-        f"{stage}_minutes": f"{progress.seconds / 60:.1f}",
+        "pictures": options["pool"],
+        "batch": options["batch"],
+        "rate": options["rates"]["learning_rate"],
+        "precision": options["precision"],
+        "steps": progress.step,
+        "minutes": progress.seconds / 60,
     }

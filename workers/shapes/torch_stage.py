@@ -47,8 +47,8 @@ class Stage:
             foreach=self._cuda,
         )
 
-    def run(self, seconds: float, save: Callable[[], None]) -> None:
-        """Train for so long, saving now and then and at the end."""
+    def run(self, seconds: float, save: Callable[[], None]) -> int:
+        """Train for so long, saving now and then and at the end; return the number of steps."""
         begun, step, saves = time.monotonic(), 0, 1
         advance: Callable[[], Any] = self._advance
         while (spent := (time.monotonic() - begun) / seconds) < 1:
@@ -65,6 +65,7 @@ class Stage:
                 saves += 1
         save()
         say(f"ended after step {step}, loss {float(self._last):.5f}")
+        return step
 
     def averages(self) -> dict[str, torch.Tensor]:
         """Return the moving averages of the weights by name, on the host."""

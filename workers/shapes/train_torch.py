@@ -28,6 +28,7 @@ from torch import nn
 from workers.files import write_json
 from workers.shapes import export
 from workers.shapes.captions import all_scenes, sample_training
+from workers.shapes.card import record_stage
 from workers.shapes.drawing import draw, draw_blocks
 from workers.shapes.objectives import EMPTY_SHARE, KL_WEIGHT, noise_levels
 from workers.shapes.sizes import SHAPES, SMALL, Sizes, text_config, unet_config, vae_config
@@ -128,7 +129,8 @@ def train_vae(options: argparse.Namespace, sizes: Sizes) -> None:
     pictures = torch.cat([block for block, _ in blocks]).to(_device())
     say(f"drew {len(pictures)} pictures")
     stage = Stage(vae, autoencoder_loss(vae, pictures, options.vae_batch), _RATE, _VAE_AVERAGE)
-    stage.run(60 * options.vae_minutes, lambda: _save(options.out, "vae", stage.averages()))
+    steps = stage.run(60 * options.vae_minutes, lambda: _save(options.out, "vae", stage.averages()))
+    _record(options, "vae", options.pictures, steps, _RATE)
     latents, _ = _encode(_trained_vae(options.out, sizes), iter(blocks[:2]))
     scaling = round(1 / float(latents.std()), 5)
     write_json(options.out / _SCALING, {"scaling_factor": scaling})
@@ -145,7 +147,8 @@ def train_unet(options: argparse.Namespace, sizes: Sizes) -> None:
     networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(_device())
     loss = noise_loss(networks, latents * _scaling(options.out), scenes, options.unet_batch)
     stage = Stage(networks, loss, _RATE, _UNET_AVERAGE)
-    stage.run(60 * options.unet_minutes, lambda: _save_both(options.out, stage.averages()))
+    steps = stage.run(60 * options.unet_minutes, lambda: _save_both(options.out, stage.averages()))
+    _record(options, "unet", options.latents, steps, _RATE)
 
 
 def train_decoder(options: argparse.Namespace, sizes: Sizes) -> None:
@@ -156,9 +159,31 @@ def train_decoder(options: argparse.Namespace, sizes: Sizes) -> None:
     generator = np.random.Generator(np.random.PCG64([options.seed, 3]))
     stage = Stage(vae, decoder_loss(vae, generator, options.decoder_batch), _DECODER_RATE, 0.998)
     fixed = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-    stage.run(
+    steps = stage.run(
         60 * options.decoder_minutes,
         lambda: _save(options.out, "vae", {**fixed, **stage.averages()}),
+    )
+    _record(options, "decoder", steps * options.decoder_batch, steps, _DECODER_RATE)
+
+
+def _record(
+    options: argparse.Namespace, stage: str, pictures: int, steps: int, rate: float
+) -> None:
+    """Write down how a stage was run, for the model's card."""
+    on_card = torch.cuda.is_available() and stage != "decoder"
+    record_stage(
+        options.out,
+        {
+            "stage": stage,
+            "networks": "PyTorch, diffusers'",
+            "device": torch.cuda.get_device_name() if on_card else "CPU",
+            "pictures": pictures,
+            "batch": getattr(options, f"{stage}_batch"),
+            "steps": steps,
+            "minutes": getattr(options, f"{stage}_minutes"),
+            "rate": rate,
+            "precision": "bfloat16" if on_card and stage == "unet" else "float32",
+        },
     )
 
 

@@ -122,7 +122,8 @@ def test_the_card_has_the_run_s_figures_and_no_gaps(
     card = (tmp_path / CARD).read_text()
     assert "$" not in card
     assert "license: apache-2.0" in card
-    assert "| VAE | 16 | 2 | 1 | 0.0 | 0.001 | float32 |" in card
+    assert "| vae | MLX, studioq's own | " in card
+    assert " | 16 | 2 | 1 | 0.0 | 0.001 | float32 |" in card
     assert "25 of the 252 pairs" in card
     assert "600 captions" in card
 
