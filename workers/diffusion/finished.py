@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from daemon.errors import JobError, NonFiniteError
+from daemon.errors import JobError
 from daemon.specs import DiffuseSpec
 from workers.checkpoints import DIGESTS, STATE
 from workers.diffusion import autoencode
@@ -115,7 +115,7 @@ class Pictures:
         self._inputs = inputs
         self._plan = settled
         self._small = plan(settled.images, Size(width, height)).picture
-        self._writer = PictureWriter(context.folder, thumbnails=self._small)
+        self._writer = PictureWriter(context.folder, thumbnails=self._small, waiting=0)
         self._stream = _decoding_stream()
         self._loras = lora_facts(spec, context.inputs)
         self._record = _Record()
@@ -166,34 +166,24 @@ class Pictures:
         self._pending = _Pending(batch=batch, decoded=decoded)
 
     def collect(self, *, fetch: bool) -> Events:
-        """Publish what has reached the disk; before, if ``fetch``, hand over a decoded batch.
+        """Publish what has reached the disk; then, if ``fetch``, hand over a decoded batch.
 
-        Fetching waits for the decoding.
+        Fetching waits for the decoding, and before for the batch that was handed over last.
 
         Raises:
             NonFiniteError: a picture holds NaN or infinite numbers; none of its batch is written,
                 those before it are published.
             DiskFullError: a picture could not be written.
         """
-        if fetch and self._pending is not None:
-            pending, self._pending = self._pending, None
-            while not self._writer.wait_for_room(_PATIENCE):
-                yield SafePoint()
-            yield from self._hand_over(pending)
+        pending = self._pending if fetch else None
+        while pending is not None and not self._writer.wait_for_room(_PATIENCE):
+            yield SafePoint()
         for written in self._writer.poll():
             self._take(written)
         yield from self._checkpoint()
-
-    def _hand_over(self, pending: _Pending) -> Events:
-        """Give a batch to the writer; if it is refused, publish first what came before it."""
-        try:
-            finished = self._finished(pending)
-        except NonFiniteError:
-            for written in self._writer.drain():
-                self._take(written)
-            yield from self.checkpoint()
-            raise
-        self._writer.submit(finished)
+        if pending is not None:
+            self._pending = None
+            self._writer.submit(self._finished(pending))
 
     def finish(self) -> Events:
         """Wait until all that was decoded is on the disk."""
@@ -234,7 +224,7 @@ class Pictures:
         self._record.add(written.path.name, written.sha256, written.thumbnail)
 
     def _checkpoint(self) -> Events:
-        """Publish new pictures once a batch of them is there and more are to come."""
+        """Publish new pictures once their batch is there and more are to come."""
         whole = (self.count - self._record.resumed) % self._plan.batch_size == 0
         if whole and self._record.unpublished and self.count < self._plan.images:
             yield from self.checkpoint()

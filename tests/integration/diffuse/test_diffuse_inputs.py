@@ -80,7 +80,7 @@ def test_a_strength_that_leaves_no_step_is_refused(studio: Studio, photo: Path) 
     assert job.names() == []
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "euler-a", "dpm++2m-karras", "lcm"])
+@pytest.mark.parametrize("sampler", ["euler-a", "dpm++2m-karras"])
 def test_a_picture_and_its_seed_decide_whatever_the_batch(
     studio: Studio, photo: Path, sampler: str
 ) -> None:
@@ -109,8 +109,10 @@ def test_pictures_take_the_images_size_in_steps_of_8(
     assert job.picture().shape == (size[1], size[0], 3)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "euler", "euler-a", "dpm++2m", "lcm"])
-@pytest.mark.parametrize("strength", [0.5, 1])
+@pytest.mark.parametrize(
+    ("sampler", "strength"),
+    [("ddim", 1), ("euler", 0.5), ("euler-a", 0.5), ("dpm++2m", 1), ("lcm", 0.5)],
+)
 def test_what_the_mask_keeps_is_kept_exactly(
     studio: Studio, photo: Path, mask: Path, sampler: str, strength: float
 ) -> None:

@@ -47,7 +47,7 @@ def test_several_pictures_come_batch_by_batch_and_on_a_sheet(studio: Studio) -> 
     assert job.published()[-1] == SHEET
     assert job.names() == [SHEET, *names(5)]
     assert len({picture.tobytes() for picture in job.pictures()}) == 5
-    assert {event.step for event in job.of(Checkpoint)} <= {2, 4}
+    assert [event.step for event in job.of(Checkpoint)] == [2, 4]
     assert {event.kind for event in job.of(Checkpoint)} == {"image"}
     assert job.progress == [2, 4, 6, 8, 10, 12, 13, 14, 15]
     assert "5 pictures of 16x16 in batches of 2: 3 steps of ddim, guidance 4, seed 7" in job.log
@@ -230,11 +230,8 @@ def test_a_preview_is_there_while_the_job_runs(studio: Studio, every: int) -> No
     assert job.names() == [SHEET, *names(2)]
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
-def test_previews_do_not_change_the_pictures(studio: Studio, models: Models, name: str) -> None:
-    often, never = (
-        studio.run(model=models(name), preview_every=every, metadata=False) for every in (1, 0)
-    )
+def test_previews_do_not_change_the_pictures(studio: Studio) -> None:
+    often, never = (studio.run(preview_every=every, metadata=False) for every in (1, 0))
     assert same(often, never)
 
 

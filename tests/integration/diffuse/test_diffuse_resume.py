@@ -119,7 +119,7 @@ def test_a_job_that_goes_on_with_less_memory_still_writes_checkpoints(studio: St
     assert alike(resumed.pictures(), studio.run(**longer).pictures())
 
 
-@pytest.mark.parametrize("steps", [2, 4, 6, 10, 13, 14])
+@pytest.mark.parametrize("steps", [4, 6, 10, 14])
 def test_a_stopped_job_goes_on_where_it_was(studio: Studio, whole: Job, steps: int) -> None:
     stopped = asked(studio.job(**OPTIONS), Request.STOP, after(steps))
     if not isinstance(stopped.events[-1], Stopped):
@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_not_whole(studio: Studio, harm: str) -> None:
 def test_every_checkpoint_of_a_job_is_whole(studio: Studio) -> None:
     job = studio.run(**OPTIONS | {"batch_size": 1})
     folders = [job.folder / event.folder for event in job.of(Checkpoint)]
-    assert folders
+    assert len(folders) == 4
     assert all(is_whole(folder) for folder in folders)
 
 
