@@ -4,7 +4,7 @@
     python -m workers.shapes.train_torch --out RUN --decoder-minutes 40     # then, on any machine
 
 Needs torch and diffusers (the extra ``references``) and leaves a folder in diffusers' layout in
-RUN/model. The weights that ship with studioq came of it; the model's card says with which minutes.
+RUN/model. The weights that ship with the program came of it; the model's card has the minutes.
 
 The rule this module protects: only the networks are diffusers'. Pictures, captions, tokens,
 configurations, schedule and losses are those of the training in MLX (``train``).
