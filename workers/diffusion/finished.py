@@ -224,8 +224,13 @@ class Pictures:
         self._record.add(written.path.name, written.sha256, written.thumbnail)
 
     def _checkpoint(self) -> Events:
-        """Publish new pictures once their batch is there and more are to come."""
-        whole = (self.count - self._record.resumed) % self._plan.batch_size == 0
+        """Publish new pictures once their batch is there and more are to come.
+
+        Not those alone that an earlier attempt made: a checkpoint says that this one got further,
+        or a job that dies at its next picture would be tried for ever.
+        """
+        made = self.count - self._record.resumed
+        whole = made > 0 and made % self._plan.batch_size == 0
         if whole and self._record.unpublished and self.count < self._plan.images:
             yield from self.checkpoint()
 

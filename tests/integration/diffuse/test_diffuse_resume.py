@@ -101,6 +101,16 @@ def test_a_job_goes_on_in_the_batches_that_it_began_with(studio: Studio, whole: 
     ]
 
 
+def test_pictures_of_an_earlier_attempt_are_no_new_checkpoint(studio: Studio) -> None:
+    killed = until_checkpoint(studio.job(**OPTIONS))
+    there = killed.of(Checkpoint)[0].step
+    again = studio.job(checkpoint=killed.checkpoint(), **OPTIONS)
+    running = again.start()
+    next(event for event in running if after(3 * there + 4)(event))
+    running.close()  # type: ignore[attr-defined]
+    assert not again.of(Checkpoint)
+
+
 def test_a_job_that_goes_on_with_less_memory_still_writes_checkpoints(studio: Studio) -> None:
     longer = OPTIONS | {"n_images": 9, "batch_size": 3}
     killed = until_checkpoint(studio.job(**longer))
