@@ -135,7 +135,7 @@ class UNet2DConditionModel(nn.Module):
             width,
             flip_sin_to_cos=self.config.flip_sin_to_cos,
             freq_shift=self.config.freq_shift,
-        ).reshape(added.sizes.shape[0], -1)
+        ).reshape(added.sizes.shape[0], added.sizes.shape[1] * width)
         joined = mx.concatenate(
             [added.pooled.astype(self.dtype), sizes.astype(self.dtype)], axis=-1
         )

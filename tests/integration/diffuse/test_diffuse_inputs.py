@@ -72,6 +72,14 @@ def test_strength_0_gives_the_picture_as_the_vae_renders_it(studio: Studio, phot
     assert alike(other.pictures(), [first])
 
 
+def test_strength_0_needs_no_step_of_sdxl_either(
+    studio: Studio, photo: Path, models: Models
+) -> None:
+    job = studio.run(**as_asked(model=models("sdxl"), image=photo, strength=0))
+    assert job.progress == []
+    assert job.picture().shape == (32, 32, 3)
+
+
 def test_a_strength_that_leaves_no_step_is_refused(studio: Studio, photo: Path) -> None:
     job = studio.job(image=photo, strength=0.01, steps=25)
     with pytest.raises(JobError, match=r"a strength of 0\.01 leaves none of 25 steps") as caught:
