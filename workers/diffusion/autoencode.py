@@ -19,7 +19,7 @@ def decode(vae: AutoencoderKL, latents: mx.array) -> mx.array:
 
     So many at a time as one tile has latents; larger pictures one by one, in tiles.
     """
-    latents = latents.astype(_dtype(vae))
+    latents = latents.astype(vae.dtype)
     height, width = latents.shape[1:3]
     group = max(1, TILE * TILE // (height * width))
     network = vae.decode
@@ -31,14 +31,10 @@ def decode(vae: AutoencoderKL, latents: mx.array) -> mx.array:
 
 def encode(vae: AutoencoderKL, pictures: mx.array) -> mx.array:
     """Return the scaled mean latents, float32, of pictures (n, height, width, 3) in -1…1."""
-    factor, pictures = vae.config.factor, pictures.astype(_dtype(vae))
+    factor, pictures = vae.config.factor, pictures.astype(vae.dtype)
     if max(pictures.shape[1:3]) <= TILE * factor:
         return vae.encode(pictures).astype(mx.float32)
     latents = tiled(
         vae.encode, pictures, scale=1 / factor, tile=TILE * factor, overlap=OVERLAP * factor
     )
     return latents.astype(mx.float32)
-
-
-def _dtype(vae: AutoencoderKL) -> mx.Dtype:
-    return vae.decoder.conv_norm_out.weight.dtype

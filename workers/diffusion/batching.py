@@ -43,7 +43,7 @@ def picture_bytes(model: DiffusionModel, size: tuple[int, int], *, guided: bool)
     )
     at_once = min(latents, TILE * TILE) * factor * factor
     maps = _VAE_MAPS_GPU if on_gpu() else _VAE_MAPS_CPU
-    vae = at_once * model.vae.config.channels[0] * model.dtype.size * maps
+    vae = at_once * model.vae.config.channels[0] * model.vae.dtype.size * maps
     finished = 6 * 4 * size[0] * size[1] * 3
     return max(unet, vae) + finished
 

@@ -39,6 +39,11 @@ class AutoencoderKL(nn.Module):
             self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
         self.config = config
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type in which the network computes."""
+        return self.decoder.conv_norm_out.weight.dtype
+
     def moments(self, pictures: mx.array) -> tuple[mx.array, mx.array]:
         """Return mean and log-variance of the unscaled latents of (batch, y, x, 3)."""
         hidden = self.encoder(pictures)
