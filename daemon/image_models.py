@@ -92,7 +92,8 @@ def _parts(name: str, folder: Path) -> Iterator[str]:
     index = _read_index(name, folder)
     for part, entry in index.items():
         listed = isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
-        if listed and "/" not in part and part not in SPARE_PARTS | {"", ".", ".."}:
+        named = bool(part) and not part.startswith(("_", ".")) and "/" not in part
+        if listed and named and part not in SPARE_PARTS:
             yield part
 
 

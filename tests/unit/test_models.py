@@ -308,5 +308,6 @@ def test_an_index_that_says_nothing_is_refused(root: Path, text: str) -> None:
 
 def test_an_index_cannot_name_a_place_elsewhere(root: Path) -> None:
     index = INDEX | {"../secret": ["a", "b"], "..": ["a", "b"], "/etc": ["a", "b"]}
+    index |= {"_ignore_files": ["a.bin", "b.bin"]}
     folder = make_pipeline(root / "sd", index)
     check_model("diffuse", "sd", folder, ModelRoots([root]))

@@ -172,9 +172,9 @@ def guidance_embedding(cfg: float, width: int) -> mx.array:
     """Return a distilled model's embedded guidance, (1, width).
 
     See Meng et al. 2022, arXiv:2210.03142; the numbers are those of diffusers'
-    ``get_guidance_scale_embedding`` of ``cfg`` - 1.
+    ``get_guidance_scale_embedding`` of ``cfg`` - 1. A ``cfg`` of 0 means none, as 1 does.
     """
-    scaled = mx.array([(cfg - 1) * _GUIDANCE_SCALE])
+    scaled = mx.array([((cfg or 1) - 1) * _GUIDANCE_SCALE])
     return sinusoids(scaled, width, flip_sin_to_cos=False, freq_shift=1)
 
 
