@@ -29,7 +29,7 @@ from daemon.locate import Paths, default_home, default_runtime
 SEED = 20
 
 _MODEL = "smollm2"
-_PICTURE = {"prompt": "a red circle left of a blue square", "seed": 1}
+PICTURE = {"prompt": "a red circle left of a blue square", "seed": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,14 +187,14 @@ def _fetched(client: Client, paths: Paths, number: int) -> list[Path]:
 def _show_picture(files: Sequence[Path]) -> None:
     """Say what was asked for and where the picture is; show it where the terminal can."""
     for path in files:
-        sys.stdout.write(f"\n{_PICTURE['prompt']}\n  {path.name:<16}  {path}\n")
+        sys.stdout.write(f"\n{PICTURE['prompt']}\n  {path.name:<16}  {path}\n")
         sys.stdout.flush()
         show_picture(path, sys.stdout)
 
 
 def submit_jobs(client: Client, data: Path) -> Jobs:
     """Queue a picture, the training and two questions, the second of which waits for it."""
-    picture = client.submit("diffuse", _PICTURE, name="picture")["id"]
+    picture = client.submit("diffuse", PICTURE, name="picture")["id"]
     spec = {**demo_rows.TRAINING, "model": _MODEL, "data": client.training_data(data)}
     training = client.submit("train", spec, name="SQL adapter")["id"]
     question = {**demo_rows.INFERENCE, "model": _MODEL, "prompt": demo_rows.QUESTION}
