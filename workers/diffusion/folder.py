@@ -23,6 +23,9 @@ INDEX = "model_index.json"
 _NETWORK_FILES = ("diffusion_pytorch_model", "model")
 _VARIANTS = ("", ".fp16", ".fp32", ".bf16", ".non_ema")
 _FAMILIES = ("StableDiffusion", "LatentConsistencyModel")
+
+# Parts without which a pipeline would make other pictures than those it is for.
+_STEERING = ("controlnet", "adapter", "depth_estimator", "low_res_scheduler", "motion_adapter")
 _AGAIN = "download the model again"
 
 
@@ -63,7 +66,8 @@ def model_files(folder: Path) -> Iterator[Path]:
 
 def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
     name = str(index.get("_class_name"))
-    if not name.startswith(_FAMILIES) or not _listed(index, "unet"):
+    other = any(_listed(index, part) for part in _STEERING)
+    if other or not name.startswith(_FAMILIES) or not _listed(index, "unet"):
         raise ModelError(
             f"{folder.name} is a {name}; what can be used is Stable Diffusion 1.x, 2.x and SDXL",
             remedy="choose another model; studioq models lists those that are there",

@@ -181,6 +181,16 @@ def another_pipeline(folder: Path) -> str:
     return "spoilt is a StableDiffusion3Pipeline; what can be used is"
 
 
+def a_controlnet(folder: Path) -> str:
+    change(
+        folder / "model_index.json", "_class_name", lambda _: "StableDiffusionControlNetPipeline"
+    )
+    index = json.loads((folder / "model_index.json").read_bytes())
+    index["controlnet"] = ["diffusers", "ControlNetModel"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return "spoilt is a StableDiffusionControlNetPipeline; what can be used is"
+
+
 def without_unet(folder: Path) -> str:
     shutil.rmtree(folder / "unet")
     return "spoilt is incomplete: its unet is missing"
@@ -220,6 +230,7 @@ def a_pickle(folder: Path) -> str:
     [
         not_a_model,
         another_pipeline,
+        a_controlnet,
         without_unet,
         cut_short,
         another_shape,
