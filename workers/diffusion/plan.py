@@ -18,7 +18,10 @@ from workers.diffusion.schedule import SchedulerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is settled for all pictures of a job. ``size``: height and width in pixels."""
+    """What is settled for all pictures of a job. ``size``: height and width in pixels.
+
+    ``guided``: with a negative side; ``distilled``: the network was taught guidance.
+    """
 
     images: int
     size: tuple[int, int]
@@ -26,6 +29,7 @@ class Plan:
     steps: int
     strength: float
     guided: bool
+    distilled: bool
     scheduler: SchedulerConfig
 
     @property
@@ -54,7 +58,7 @@ class Plan:
         height, width = self.size
         pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
         batches = f" in batches of {self.batch_size}" if self.images > 1 else ""
-        guidance = f"guidance {spec.cfg:g}" if self.guided else "no guidance"
+        guidance = f"guidance {spec.cfg:g}" if self.guided or self.distilled else "no guidance"
         return (
             f"{pictures} of {width}x{height}{batches}: {self.steps} steps of {spec.sampler}, "
             f"{guidance}, seed {spec.seed}"
@@ -81,7 +85,9 @@ def make_plan(
     strength = spec.strength if spec.image is not None else 1.0
     sampler = make_sampler(spec.sampler, scheduler, spec.steps, strength=strength)
     size = (pixels.height, pixels.width)
-    guided = spec.cfg not in (0, 1) and model.unet.config.time_cond_dim is None
+    distilled = model.unet.config.time_cond_dim is not None
+    guided = spec.cfg not in (0, 1) and not distilled
+    free = None if free_bytes is None else max(0, free_bytes - model.unet.fused_bytes())
     return Plan(
         images=spec.n_images,
         size=size,
@@ -91,10 +97,11 @@ def make_plan(
             guided=guided,
             wanted=batch_size or spec.batch_size,
             images=spec.n_images,
-            free_bytes=free_bytes,
+            free_bytes=free,
         ),
         steps=len(sampler.timesteps),
         strength=strength,
         guided=guided,
+        distilled=distilled,
         scheduler=scheduler,
     )

@@ -122,10 +122,24 @@ class UNet2DConditionModel(nn.Module):
 
     def fuse(self) -> None:
         """Merge the projections of self-attention, for fewer and larger multiplications."""
+        for layer in self._self_attentions():
+            layer.fuse()
+
+    def fused_bytes(self) -> int:
+        """Return the memory that ``fuse`` takes beside the kept weights."""
+        return sum(
+            projection.weight.nbytes
+            for layer in self._self_attentions()
+            for name, projection in layer.items()
+            if name in {"to_q", "to_k", "to_v"} and "weight" in projection
+        )
+
+    def _self_attentions(self) -> Iterator[Attention]:
+        """Yield the layers that attend to the pixels themselves."""
         texts = {id(layer) for layer in self._text_attentions()}
         for module in self.modules():
             if isinstance(module, Attention) and id(module) not in texts:
-                module.fuse()
+                yield module
 
     def _embed_added(self, added: Added) -> mx.array:
         """Return the embedding of SDXL's pooled text and sizes, (batch, time_dim)."""
