@@ -26,6 +26,8 @@ _FAMILIES = ("StableDiffusion", "LatentConsistencyModel")
 
 # Parts without which a pipeline would make other pictures than those it is for.
 _STEERING = ("controlnet", "adapter", "depth_estimator", "low_res_scheduler", "motion_adapter")
+# What the names of such pipelines hold, whatever their parts are called.
+_OTHER_USES = ("ControlNet", "Adapter", "Depth2Img", "Pix2Pix", "Upscale", "GLIGEN", "LDM3D")
 _AGAIN = "download the model again"
 
 
@@ -66,7 +68,9 @@ def model_files(folder: Path) -> Iterator[Path]:
 
 def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
     name = str(index.get("_class_name"))
-    other = any(_listed(index, part) for part in _STEERING)
+    other = any(_listed(index, part) for part in _STEERING) or any(
+        use in name for use in _OTHER_USES
+    )
     if other or not name.startswith(_FAMILIES) or not _listed(index, "unet"):
         raise ModelError(
             f"{folder.name} is a {name}; what can be used is Stable Diffusion 1.x, 2.x and SDXL",
