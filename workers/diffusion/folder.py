@@ -14,11 +14,10 @@ from typing import Any
 import mlx.core as mx
 
 from daemon.errors import ModelError
+from daemon.image_models import INDEX
 from workers.diffusion.components import Component, Components
+from workers.diffusion.tensor_files import open_tensors
 from workers.diffusion.tokenizer import Tokenizer
-from workers.language.headers import read_safetensors_header
-
-INDEX = "model_index.json"
 
 _NETWORK_FILES = ("diffusion_pytorch_model", "model")
 _VARIANTS = ("", ".fp16", ".fp32", ".bf16", ".non_ema")
@@ -108,7 +107,7 @@ def _component(folder: Path, name: str) -> Component:
     path = _subfolder(folder, name)
     weights: dict[str, mx.array] = {}
     for file in _weights_files(path):
-        weights.update(open_safetensors(file))
+        weights.update(open_tensors(file).arrays)
     return Component(
         config=_json(path / "config.json"), weights=weights, source=f"{folder.name}/{name}"
     )
@@ -141,20 +140,6 @@ def _shards(index: Path) -> list[Path]:
     if missing:
         raise ModelError(f"{index.parent.name} lacks {missing[0]}", remedy=_AGAIN)
     return [index.parent / name for name in names]
-
-
-def open_safetensors(file: Path) -> dict[str, mx.array]:
-    """Return the file's tensors by name, each read when it is first evaluated.
-
-    Raises:
-        ModelError: the file is not safetensors, or is shorter than it declares.
-    """
-    read_safetensors_header(file)
-    try:
-        loaded: Any = mx.load(str(file))
-    except RuntimeError as error:
-        raise ModelError(f"{file.name} cannot be read: {error}", remedy=_AGAIN) from None
-    return dict(loaded)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from daemon.errors import ModelError
+from daemon.image_models import INDEX
 from workers.diffusion import weights
 from workers.diffusion.clip import ClipTextModel
 from workers.diffusion.components import Component, Components
 from workers.diffusion.configs import ClipConfig, UNetConfig, VaeConfig
-from workers.diffusion.folder import INDEX, model_files, read_folder
+from workers.diffusion.folder import model_files, read_folder
 from workers.diffusion.schedule import SchedulerConfig
 from workers.diffusion.single_file import read_single_file
 from workers.diffusion.single_file_kinds import is_ignored
