@@ -107,7 +107,7 @@ def _component(folder: Path, name: str) -> Component:
     path = _subfolder(folder, name)
     weights: dict[str, mx.array] = {}
     for file in _weights_files(path):
-        weights.update(open_tensors(file).arrays)
+        weights.update(open_tensors(file, f"{name}/{file.name}").arrays)
     return Component(
         config=_json(path / "config.json"), weights=weights, source=f"{folder.name}/{name}"
     )
@@ -135,7 +135,8 @@ def _shards(index: Path) -> list[Path]:
     try:
         names = sorted({str(name) for name in _json(index)["weight_map"].values()})
     except (KeyError, AttributeError):
-        raise ModelError(f"{index.name} has no weight_map", remedy=_AGAIN) from None
+        shown = f"{index.parent.name}/{index.name}"
+        raise ModelError(f"{shown} has no weight_map", remedy=_AGAIN) from None
     missing = [name for name in names if "/" in name or not (index.parent / name).is_file()]
     if missing:
         raise ModelError(f"{index.parent.name} lacks {missing[0]}", remedy=_AGAIN)

@@ -6,7 +6,7 @@ whatever is wrong with the files becomes one ``ModelError`` that says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from workers.diffusion.unet import UNet2DConditionModel
 from workers.diffusion.vae import AutoencoderKL
 from workers.failures import memory_errors
 from workers.language.formats import identify
-from workers.language.headers import read_safetensors_header
+from workers.language.headers import WeightsHeader, read_safetensors_header
 from workers.memory import on_gpu, preserved_random_state
 from workers.models import Loader, own_tree
 
@@ -139,9 +139,7 @@ def _build(path: Path, components: Components, dtype: mx.Dtype) -> DiffusionMode
         scheduler=scheduler if family == "sdxl" else scheduler.for_stable_diffusion(),
         size=_native_size(unet, vae),
         zero_empty_negative=components.zero_empty_negative,
-        fingerprint=identify(
-            _configs(path), ((file, read_safetensors_header(file)) for file in components.files)
-        ),
+        fingerprint=identify(_configs(path), _headers(path, components.files)),
         bytes=sum(_bytes(network) for network in networks),
     )
 
@@ -227,9 +225,15 @@ def estimate_bytes(path: Path) -> int:
     """Return the memory that the loaded weights will take, bytes, from the files' headers."""
     files = list(model_files(path)) if (path / INDEX).is_file() else [_only_file(path)]
     width = 2 if on_gpu() else 4
-    headers = (read_safetensors_header(file) for file in files)
-    tensors = (tensor for header in headers for tensor in header.tensors)
+    tensors = (tensor for _, header in _headers(path, files) for tensor in header.tensors)
     return sum(width * tensor.elements for tensor in tensors if not is_ignored(tensor.name))
+
+
+def _headers(path: Path, files: Iterable[Path]) -> Iterator[tuple[Path, WeightsHeader]]:
+    """Yield the files with their headers; messages name them by their places in the model."""
+    for file in files:
+        place = file.name if file == path else file.relative_to(path).as_posix()
+        yield file, read_safetensors_header(file, name=place)
 
 
 def _own(model: DiffusionModel) -> DiffusionModel:

@@ -147,10 +147,26 @@ def test_a_damaged_configuration_is_named(folder: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 7, 200, 20_000])
-def test_a_truncated_file_is_named(folder: Path, length: int) -> None:
+def test_a_truncated_file_is_named_with_its_component(folder: Path, length: int) -> None:
     file = folder / UNET
     file.write_bytes(file.read_bytes()[:length])
-    assert file.name in refusal(folder)
+    assert refusal(folder).startswith(f"{UNET} is ")
+    with pytest.raises(ModelError, match=f"^{UNET} is "):
+        estimate_bytes(folder)
+
+
+def test_a_file_of_wrong_sizes_is_named_with_its_component(folder: Path) -> None:
+    file = folder / UNET
+    change(file, lambda weights: weights.update(extra=np.zeros((3, 5), np.float32)))
+    file.write_bytes(file.read_bytes().replace(b'"shape":[3,5]', b'"shape":[3,6]'))
+    assert refusal(folder).startswith(f"{UNET} is damaged: extra has 60 bytes")
+
+
+def test_an_index_of_no_shards_is_named_with_its_component(folder: Path) -> None:
+    index = (folder / UNET).with_name("diffusion_pytorch_model.safetensors.index.json")
+    (folder / UNET).rename(index)
+    index.write_text("{}")
+    assert refusal(folder) == f"unet/{index.name} has no weight_map"
 
 
 def test_weights_that_hold_code_are_never_opened(folder: Path) -> None:

@@ -120,7 +120,10 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 def _fingerprint(folder: Path) -> str:
-    weights = ((file, read_safetensors_header(file)) for file in _files(folder))
+    weights = (
+        (file, read_safetensors_header(file, name=f"{file.parent.name}/{file.name}"))
+        for file in _files(folder)
+    )
     return identify(sorted(folder.glob("*/*config.json")), weights)
 
 
