@@ -1,5 +1,8 @@
 """CLIP's text encoder (Radford et al. 2021, arXiv:2103.00020), as Stable Diffusion uses it.
 
+The rule this module protects: everything a family reads of a prompt comes out of one pass, and each
+under its own name: which layer it is, and whether it is normalised or projected, is never guessed.
+
 Parameter names are those of transformers' ``CLIPTextModel`` without the prefix ``text_model.``;
 a projection is ``text_projection.weight`` as in ``CLIPTextModelWithProjection``.
 """

@@ -1,5 +1,8 @@
 """The autoencoder between pictures and latents (Rombach et al. 2022, arXiv:2112.10752).
 
+The rule this module protects: latents are scaled wherever anybody sees them, as samplers and UNets
+take them. The configuration's scale and shift are applied here and nowhere else.
+
 Pictures are (batch, height, width, 3) in -1…1, latents (batch, height / f, width / f, channels)
 scaled to a standard deviation near one.
 """
