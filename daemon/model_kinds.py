@@ -10,11 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from daemon.errors import ModelError
-from daemon.image_models import check_parts, why_no_image_model
+from daemon.image_files import ImageFolder, check_checkpoint
+from daemon.image_models import why_no_image_model
 from daemon.models import (
     DEMO_MODEL,
     IMAGE_FORMATS,
     LANGUAGE_FORMATS,
+    ModelEntry,
     ModelRoots,
     is_bundled,
     model_format,
@@ -38,8 +40,33 @@ def check_model(kind: str, name: str, path: Path, models: ModelRoots) -> None:
             raise _no_language_model(kind, name, found, models)
     elif found not in IMAGE_FORMATS:
         raise _no_image_model(name, path, found, models)
-    elif found == "diffusers":
-        check_parts(name, path)
+    else:
+        _check_image_files(name, path, found)
+
+
+def why_unusable(entry: ModelEntry) -> str | None:
+    """Return why no job of any kind can use a model, None where nothing speaks against it.
+
+    Language models are looked at by the jobs that load them.
+    """
+    if entry.format in LANGUAGE_FORMATS:
+        return None
+    try:
+        if entry.format in IMAGE_FORMATS:
+            _check_image_files(entry.name, entry.path, entry.format)
+            return None
+        return f"{entry.name} is no image model: {why_no_image_model(entry.path)}"
+    except ModelError as error:
+        return error.message
+    except OSError as error:
+        return f"{entry.name} cannot be read: {error.strerror}"
+
+
+def _check_image_files(name: str, path: Path, found: str) -> None:
+    if found == "diffusers":
+        ImageFolder(name=name, path=path).check()
+    else:
+        check_checkpoint(name, path)
 
 
 def check_fetched_later(kind: str, name: str, models: ModelRoots) -> None:
@@ -74,9 +101,13 @@ def _no_image_model(name: str, path: Path, found: str, models: ModelRoots) -> Mo
 
 
 def _names(models: ModelRoots, *, image: bool) -> str:
-    """Return a sentence with the models of a kind that are here."""
+    """Return a sentence with the models of a kind that are here and can be used."""
     formats = IMAGE_FORMATS if image else LANGUAGE_FORMATS
-    found = [entry.name for entry in models.list() if entry.format in formats]
+    found = [
+        entry.name
+        for entry in models.list()
+        if entry.format in formats and why_unusable(entry) is None
+    ]
     if not image and DEMO_MODEL not in found:
         found.append(DEMO_MODEL)
     what = "image" if image else "language"

@@ -17,7 +17,7 @@ from typing import Any
 
 from daemon.errors import ModelError
 
-DAMAGED = "download or copy the model again; the file is incomplete or damaged"
+DAMAGED = "download or copy the file again: it is incomplete or damaged"
 MAX_HEADER = 100 * 2**20  # the safetensors format's own limit
 
 

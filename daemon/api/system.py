@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -16,13 +17,15 @@ from daemon.api.answers import Json
 from daemon.api.bodies import read_object
 from daemon.api.service import Asker, Service, Services
 from daemon.errors import UsageError
+from daemon.image_facts import ImageFacts, image_facts
 from daemon.ledger import details, queries
 from daemon.ledger.downloads import downloads
 from daemon.ledger.revision import current_revision, is_draining, set_draining
 from daemon.ledger.states import DownloadState
 from daemon.ledger.views import iso
 from daemon.ledger.workers import latest_worker
-from daemon.models import DEMO_MODEL
+from daemon.model_kinds import why_unusable
+from daemon.models import DEMO_MODEL, IMAGE_FORMATS, ModelEntry
 
 router = APIRouter()
 
@@ -83,22 +86,27 @@ def show_schema() -> Json:
 @router.get("/models")
 def list_models(service: Services) -> Json:
     """Answer the models that a spec may name."""
-    models = [
-        {
-            "name": entry.name,
-            "path": str(entry.path),
-            "format": entry.format,
-            "bytes": entry.bytes,
-            "state": "ready",
-            "error": None,
-        }
-        for entry in service.models.list()
-    ]
+    models = [_here(entry) for entry in service.models.list()]
     known = {entry["name"] for entry in models}
     models += [entry for entry in service.read(_fetched) if entry["name"] not in known]
     if DEMO_MODEL not in {entry["name"] for entry in models}:
         models.append(_to_come(DEMO_MODEL, "available"))
     return Json({"models": models, "roots": [str(root) for root in service.models.roots]})
+
+
+def _here(entry: ModelEntry) -> dict[str, Any]:
+    """Return a model that is there, and why no job can use it if so."""
+    error = why_unusable(entry)
+    facts = image_facts(entry.path) if entry.format in IMAGE_FORMATS else ImageFacts()
+    return {
+        "name": entry.name,
+        "path": str(entry.path),
+        "format": entry.format,
+        "bytes": entry.bytes,
+        "state": "ready" if error is None else "unusable",
+        "error": error,
+        **asdict(facts),
+    }
 
 
 def _fetched(session: Session) -> list[dict[str, Any]]:
@@ -125,6 +133,7 @@ def _to_come(
         "bytes": done,
         "state": state,
         "error": error,
+        **asdict(ImageFacts()),
     }
 
 

@@ -46,7 +46,10 @@ def list_models(as_json: bool) -> None:
 @click.argument("name", type=MODEL)
 @json_option
 def show_model(name: str, as_json: bool) -> None:
-    """Show one model: its folder, format and size."""
+    """Show one model: its folder, format and bytes; of an image model family and native size.
+
+    What a single file does not tell before it is loaded is left out.
+    """
     found = next(
         (model for model in open_client().models()["models"] if model["name"] == name), None
     )
@@ -55,9 +58,20 @@ def show_model(name: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    for key, value in found.items():
-        if value is not None:
-            click.echo(f"{key:<7}  {size(value) if key == 'bytes' else value}")  # type: ignore[arg-type]
+    for line in _page(found):
+        click.echo(line)
+
+
+def _page(model: Any) -> list[str]:
+    """Return aligned lines of what is known of a model."""
+    native = model["native_size"]
+    shown = model | {
+        "bytes": size(model["bytes"]),
+        "native_size": f"{native[0]}x{native[1]}" if native else None,
+    }
+    given = {key.replace("_", " "): value for key, value in shown.items() if value}
+    width = max(map(len, given))
+    return [f"{key:<{width}}  {value}" for key, value in given.items()]
 
 
 @models.command("path", examples=("cp -r my-model $(studioq models path)/",))

@@ -183,7 +183,11 @@ class Lora(TypedDict):
 
 
 class Model(TypedDict):
-    """A model that a spec may name."""
+    """A model that a spec may name; one that is ``unusable`` has an ``error`` that says why.
+
+    The last three are an image model's, None where they are not known before it is loaded;
+    ``native_size`` is width and height in pixels.
+    """
 
     name: str
     path: str | None
@@ -191,6 +195,9 @@ class Model(TypedDict):
     bytes: int | None
     state: str
     error: str | None
+    family: str | None
+    native_size: list[int] | None
+    prediction_type: str | None
 
 
 class ModelList(TypedDict):

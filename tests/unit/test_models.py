@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from daemon.errors import ModelError
-from daemon.model_kinds import check_model
+from daemon.model_kinds import check_model, why_unusable
 from daemon.models import ModelRoots, is_bundled, is_hub_id
+from tests.unit.image_folders import cut_short, write_checkpoint, write_image_folder
 
 
 def make(folder: Path, *files: str, config: object = None) -> Path:
@@ -125,53 +124,21 @@ def test_what_a_name_can_be() -> None:
     assert not any(is_hub_id(name) for name in ("smollm2", "a/b/c", "../b", "a/..", "a/b..c", "a/"))
 
 
-INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "_diffusers_version": "0.30.0",
-    "requires_safety_checker": True,
-    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
-    "feature_extractor": ["transformers", "CLIPImageProcessor"],
-    "image_encoder": [None, None],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
-
-
-def make_pipeline(folder: Path, index: object = None) -> Path:
-    """Write what a whole diffusers folder has, with weights that are none."""
-    for part in ("text_encoder", "unet", "vae"):
-        make(folder / part, "model.safetensors", config={})
-    make(folder / "scheduler", "scheduler_config.json")
-    make(folder / "tokenizer", "tokenizer.json")
-    text = json.dumps(INDEX if index is None else index)
-    (folder / "model_index.json").write_text(text, encoding="utf-8")
-    return folder
-
-
-def make_checkpoint(file: Path, tensor: str = "model.diffusion_model.out.2.bias") -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({tensor: np.zeros(4, np.float32)}, file)
-    return file
-
-
 def formats(root: Path) -> dict[str, str]:
     return {entry.name: entry.format for entry in ModelRoots([root]).list()}
 
 
 def test_image_models_are_told_by_their_index_and_their_tensors(root: Path) -> None:
-    make_pipeline(root / "sd")
-    make_pipeline(root / "org" / "sd")
-    make_checkpoint(root / "anything.safetensors")
-    make_checkpoint(root / "folder" / "anything.safetensors", "first_stage_model.encoder.bias")
-    make_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
-    make_checkpoint(root / "llm" / "model.safetensors")
+    write_image_folder(root / "sd")
+    write_image_folder(root / "org" / "sd")
+    write_checkpoint(root / "anything.safetensors")
+    write_checkpoint(root / "folder" / "anything.safetensors", "first_stage_model.encoder.bias")
+    write_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
+    write_checkpoint(root / "llm" / "model.safetensors")
     make(root / "llm", config={"model_type": "llama"})
     make(root / "damaged", "a.safetensors")
-    make_checkpoint(root / "two" / "a.safetensors")
-    make_checkpoint(root / "two" / "b.safetensors")
+    write_checkpoint(root / "two" / "a.safetensors")
+    write_checkpoint(root / "two" / "b.safetensors")
     assert formats(root) == {
         "anything": "single-file",
         "damaged": "unknown",
@@ -191,7 +158,7 @@ def test_a_model_below_an_organisations_folder_keeps_its_name(root: Path) -> Non
 
 def test_a_link_inside_a_part_does_not_lead_out(root: Path) -> None:
     secret = make(root.parent / "secret", "x.safetensors")
-    unet = make_pipeline(root / "sd") / "unet"
+    unet = write_image_folder(root / "sd") / "unet"
     (unet / "more.safetensors").symlink_to(secret / "x.safetensors")
     roots = ModelRoots([root])
     assert roots.find("sd") is None
@@ -210,10 +177,10 @@ def test_a_diffusers_cache_is_a_root(root: Path) -> None:
 
 
 def test_users_models_come_before_those_that_are_shipped(root: Path, tmp_path: Path) -> None:
-    shipped = make_pipeline(tmp_path / "shipped" / "shapes").parent
+    shipped = write_image_folder(tmp_path / "shipped" / "shapes").parent
     roots = ModelRoots([root, shipped])
     assert roots.find("shapes") == shipped / "shapes"
-    own = make_pipeline(root / "shapes")
+    own = write_image_folder(root / "shapes")
     assert roots.find("shapes") == own
 
 
@@ -227,8 +194,8 @@ def refused(root: Path, kind: str, name: str) -> ModelError:
 
 
 def test_models_of_the_right_kind_pass(root: Path) -> None:
-    sd, llm = make_pipeline(root / "sd"), make(root / "llm", "a.gguf")
-    file = make_checkpoint(root / "file.safetensors")
+    sd, llm = write_image_folder(root / "sd"), make(root / "llm", "a.gguf")
+    file = write_checkpoint(root / "file.safetensors")
     models = ModelRoots([root])
     for kind, name, path in (
         ("diffuse", "sd", sd),
@@ -241,7 +208,7 @@ def test_models_of_the_right_kind_pass(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["train", "infer"])
 def test_an_image_model_answers_no_prompts(root: Path, kind: str) -> None:
-    make_pipeline(root / "sd")
+    write_image_folder(root / "sd")
     make(root / "llama", "a.gguf")
     error = refused(root, kind, "sd")
     assert error.message == f"sd is an image model (diffusers), and {kind} needs a language model"
@@ -256,13 +223,13 @@ def test_a_language_model_makes_no_pictures(root: Path) -> None:
     error = refused(root, "diffuse", "llama")
     assert error.message == "llama is a language model (gguf), and diffuse needs an image model"
     assert "there are no image models here; studioq models path" in str(error.remedy)
-    make_pipeline(root / "sd")
-    make_checkpoint(root / "file.safetensors")
+    write_image_folder(root / "sd")
+    write_checkpoint(root / "file.safetensors")
     assert refused(root, "diffuse", "llama").remedy == "image models here: file, sd"
 
 
 def test_what_is_no_image_model_says_why(root: Path) -> None:
-    make_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
+    write_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
     make(root / "two", "a.safetensors", "b.safetensors")
     make(root / "cut", "a.safetensors")
     assert "its tensors are called 'lora_unet_mid" in refused(root, "diffuse", "style").message
@@ -270,44 +237,23 @@ def test_what_is_no_image_model_says_why(root: Path) -> None:
     assert "not a complete safetensors" in refused(root, "diffuse", "cut").message
 
 
-@pytest.mark.parametrize(
-    ("lost", "message"),
-    [
-        ("vae", "sd is incomplete: it has no vae/"),
-        ("scheduler", "sd is incomplete: it has no scheduler/"),
-        ("tokenizer", "sd is incomplete: it has no tokenizer/"),
-        ("model_index.json", "sd has no model_index.json"),
-        ("unet/config.json", "sd is incomplete: unet/ has no config.json"),
-        (
-            "text_encoder/model.safetensors",
-            "sd is incomplete: text_encoder/ needs weights in safetensors, and has none",
-        ),
-    ],
-)
-def test_a_missing_part_is_named(root: Path, lost: str, message: str) -> None:
-    path = make_pipeline(root / "sd") / lost
-    path.rename(root.parent / "lost")
-    error = refused(root, "diffuse", "sd")
-    assert error.message == message
-    assert error.remedy
+def test_remedies_name_only_models_that_can_be_used(root: Path) -> None:
+    make(root / "llama", "a.gguf")
+    write_image_folder(root / "whole")
+    cut_short(write_image_folder(root / "cut") / "vae" / "diffusion_pytorch_model.safetensors")
+    write_checkpoint(root / "half.safetensors", "first_stage_model.encoder.bias")
+    assert refused(root, "diffuse", "llama").remedy == "image models here: whole"
 
 
-def test_pickled_weights_are_named(root: Path) -> None:
-    unet = make_pipeline(root / "sd") / "unet"
-    (unet / "model.safetensors").rename(unet / "diffusion_pytorch_model.bin")
-    assert (
-        "has only diffusion_pytorch_model.bin, a pickle" in refused(root, "diffuse", "sd").message
-    )
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"unet": 3}' + " " * 3 + "x"])
-def test_an_index_that_says_nothing_is_refused(root: Path, text: str) -> None:
-    (make_pipeline(root / "sd") / "model_index.json").write_text(text, encoding="utf-8")
-    assert "model_index.json" in refused(root, "diffuse", "sd").message
-
-
-def test_an_index_cannot_name_a_place_elsewhere(root: Path) -> None:
-    index = INDEX | {"../secret": ["a", "b"], "..": ["a", "b"], "/etc": ["a", "b"]}
-    index |= {"_ignore_files": ["a.bin", "b.bin"]}
-    folder = make_pipeline(root / "sd", index)
-    check_model("diffuse", "sd", folder, ModelRoots([root]))
+def test_why_a_model_cannot_be_used_is_told(root: Path) -> None:
+    write_image_folder(root / "whole")
+    make(root / "llama", "a.gguf")
+    (write_image_folder(root / "text") / "unet" / "config.json").write_text("{", encoding="utf-8")
+    cut_short(write_checkpoint(root / "cut.safetensors"))
+    write_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
+    reasons = {entry.name: why_unusable(entry) for entry in ModelRoots([root]).list()}
+    assert reasons.pop("whole") is None
+    assert reasons.pop("llama") is None
+    assert "unet/config.json cannot be read" in str(reasons["text"])
+    assert "cut.safetensors is incomplete" in str(reasons["cut"])
+    assert "its tensors are called 'lora_unet_mid" in str(reasons["style"])

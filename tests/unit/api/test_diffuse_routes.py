@@ -20,25 +20,15 @@ from daemon.ledger import attempts
 from daemon.ledger.attempts import Claim, Ending, File
 from daemon.ledger.states import AttemptState
 from daemon.models import ModelRoots
+from tests.unit.image_folders import cut_short, write_checkpoint, write_image_folder
 
 Submit = Callable[..., int]
 NOW = 1_800_000_000.0
 
 
-def make_image_model(folder: Path) -> Path:
-    """Write a diffusers folder that has all its parts, and weights that are none."""
-    index = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
-    for part in index:
-        (folder / part).mkdir(parents=True)
-        (folder / part / "config.json").write_text("{}")
-        (folder / part / "diffusion_pytorch_model.safetensors").touch()
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
 @pytest.fixture
 def client(stage: Any) -> Iterator[Client]:
-    make_image_model(stage.paths.models / "shapes")
+    write_image_folder(stage.paths.models / "shapes")
     with Client(stage.paths.socket) as opened:
         yield opened
 
@@ -153,14 +143,51 @@ def test_models_of_the_wrong_kind_are_refused_with_those_of_the_right(
 
 
 def test_a_model_without_a_part_is_refused_by_name(stage: Any, client: Client) -> None:
-    vae = make_image_model(stage.paths.models / "half") / "vae"
+    vae = write_image_folder(stage.paths.models / "half") / "vae"
     vae.rename(stage.paths.home / "vae")
     with pytest.raises(SpecRefusedError, match=r"half is incomplete: it has no vae/"):
         client.submit("diffuse", {"prompt": "x", "model": "half"})
 
 
+def test_what_no_job_can_use_is_refused_and_listed_with_the_reason(
+    stage: Any, client: Client
+) -> None:
+    folder = write_image_folder(stage.paths.models / "cut")
+    cut_short(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(SpecRefusedError) as refused:
+        client.submit("diffuse", {"prompt": "x", "model": "cut"})
+    assert refused.value.message.startswith(
+        "model = 'cut': cut: unet/diffusion_pytorch_model.safetensors is incomplete"
+    )
+    listed = {model["name"]: model for model in client.models()["models"]}
+    assert listed["cut"]["state"] == "unusable"
+    assert f"model = 'cut': {listed['cut']['error']}" == refused.value.message
+    assert (listed["shapes"]["state"], listed["shapes"]["error"]) == ("ready", None)
+
+
+def test_a_checkpoint_without_a_part_is_refused_by_the_part(stage: Any, client: Client) -> None:
+    write_checkpoint(stage.paths.models / "half.safetensors", "first_stage_model.encoder.bias")
+    with pytest.raises(
+        SpecRefusedError, match=r"half\.safetensors has no UNet and no text encoder"
+    ):
+        client.submit("diffuse", {"prompt": "x", "model": "half"})
+
+
+def test_a_model_tells_what_it_is(
+    stage: Any, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["models", "show", "shapes", "--socket", str(stage.paths.socket)]
+    assert main(words) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["family"] == "SD 1.x"
+    assert lines["native"].split() == ["size", "64x64"]
+    assert lines["prediction"].split() == ["type", "epsilon"]
+    assert main(["models", "show", "smollm2", *words[3:]]) == 0
+    assert "family" not in capsys.readouterr().out
+
+
 def test_a_shipped_model_is_found_behind_all_roots(stage: Any, client: Client) -> None:
-    shipped = make_image_model(stage.paths.home / "shipped" / "stars").parent
+    shipped = write_image_folder(stage.paths.home / "shipped" / "stars").parent
     desk = replace(stage.service.desk, models=ModelRoots((stage.paths.models, shipped)))
     draft = desk.check(
         stage.service.people.person(0),

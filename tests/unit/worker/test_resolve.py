@@ -18,6 +18,7 @@ from daemon.ledger.store import Ledger
 from daemon.ledger.tables import Job
 from daemon.locate import Paths
 from daemon.models import ModelRoots
+from tests.unit.image_folders import write_image_folder
 from workers.checkpoints import DIGESTS, STATE
 from workers.files import sha256_of, write_json
 from workers.resolve import Resolved, resolve
@@ -272,10 +273,7 @@ def test_the_files_of_a_diffusion_become_paths(
 ) -> None:
     paths.blob(SHA).parent.mkdir()
     paths.blob(SHA).write_bytes(b"content")
-    (paths.models / "m" / "unet").mkdir(parents=True)
-    (paths.models / "m" / "model_index.json").write_text('{"unet": ["diffusers", "X"]}')
-    for name in ("config.json", "a.safetensors"):
-        (paths.models / "m" / "unet" / name).touch()
+    write_image_folder(paths.models / "m")
     file = {"name": "x", "sha256": SHA}
     spec = {"seed": 1, "prompt": "x", "model": "m", "image": file, "lora": [{"file": file}]}
     inputs = dict.fromkeys(("image", "lora.0.file"), ("x", SHA))
