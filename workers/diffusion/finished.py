@@ -2,47 +2,38 @@
 
 The rule this module protects: decoding and encoding never hold up the next step. A batch is decoded
 on a stream of its own and fetched when the step after it is done; PNG files are written by threads.
-What is on the disk is published at once, and a job that goes on begins behind it.
+What is on the disk is published at once, and a job that goes on begins behind it (``catalogue``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image
 
-from daemon.errors import JobError
 from daemon.specs import DiffuseSpec
-from workers.checkpoints import DIGESTS, STATE
+from workers.checkpoints import STATE
 from workers.diffusion import autoencode
+from workers.diffusion.catalogue import Catalogue, Events
 from workers.diffusion.inputs import Inputs, lora_facts
 from workers.diffusion.load import DiffusionModel
 from workers.diffusion.metadata import PictureFacts, text_chunks
 from workers.diffusion.noise import image_seed
-from workers.diffusion.pictures import Size, picture_name, require_finite, to_pixels
+from workers.diffusion.pictures import Size, require_finite, to_pixels
 from workers.diffusion.plan import Plan
-from workers.diffusion.sheet import SHEET, Thumbnail, draw_sheet, plan, thumbnail
 from workers.diffusion.writer import Picture, PictureWriter, Written
-from workers.events import Artifact, Checkpoint, Event, SafePoint
-from workers.files import copy_files, write_json
+from workers.events import Event, SafePoint
 from workers.kinds import Context
-
-Events = Generator[Event, None, None]
 
 _PACKAGES = ("studioq", "mlx", "numpy", "pillow")
 
 _BATCH = "batch_size"
-
-# A checkpoint lists the pictures where they are, in the folder around it: a copy of each in every
-# checkpoint would be a million files for a thousand pictures.
-_BESIDE = "../"
 
 # Seconds between two safe points while pictures wait for the disk.
 _PATIENCE = 0.2
@@ -54,24 +45,6 @@ class _Pending:
 
     batch: range
     decoded: mx.array
-
-
-@dataclass(slots=True)
-class _Record:
-    """What is on the disk: digests by name in order, thumbnails, and what is not yet published.
-
-    ``resumed``: how many of the pictures an earlier attempt has made.
-    """
-
-    digests: dict[str, str] = field(default_factory=dict)
-    thumbnails: list[Thumbnail] = field(default_factory=list)
-    unpublished: list[str] = field(default_factory=list)
-    resumed: int = 0
-
-    def add(self, name: str, digest: str, small: Thumbnail) -> None:
-        self.digests[name] = digest
-        self.thumbnails.append(small)
-        self.unpublished.append(name)
 
 
 def batch_size_of(checkpoint: Path | None) -> int | None:
@@ -114,17 +87,18 @@ class Pictures:
         self._model = model
         self._inputs = inputs
         self._plan = settled
-        self._small = plan(settled.images, Size(width, height)).picture
-        self._writer = PictureWriter(context.folder, thumbnails=self._small, waiting=0)
+        self._catalogue = Catalogue(context.folder, spec, Size(width, height))
+        self._writer = PictureWriter(
+            context.folder, thumbnails=self._catalogue.thumbnails, waiting=0
+        )
         self._stream = _decoding_stream()
         self._loras = lora_facts(spec, context.inputs)
-        self._record = _Record()
         self._pending: _Pending | None = None
 
     @property
     def count(self) -> int:
         """How many pictures are on the disk, without a gap from the first."""
-        return len(self._record.digests)
+        return self._catalogue.count
 
     def close(self) -> None:
         """End the threads; a picture that is half written is not left."""
@@ -136,24 +110,8 @@ class Pictures:
         Raises:
             JobError: one of them is missing in the checkpoint's list.
         """
-        if checkpoint is None:
-            return 0
-        digests = json.loads((checkpoint / STATE).read_bytes())[DIGESTS]
-        names = [picture_name(index) for index in range(len(digests))]
-        for name, found in zip(names, sorted(digests), strict=True):
-            if found != _BESIDE + name:
-                raise JobError(f"the checkpoint has {found} in place of {_BESIDE + name}")
-        copy_files(names, checkpoint.parent, self._folder)
-        for index, name in enumerate(names):
-            self._record.add(name, digests[_BESIDE + name], self._thumbnail_of(index))
-            yield SafePoint()
-        self._record.resumed = self.count
+        yield from self._catalogue.resume(checkpoint)
         return self.count
-
-    def _thumbnail_of(self, index: int) -> Thumbnail:
-        with Image.open(self._folder / picture_name(index)) as image:
-            small = thumbnail(np.asarray(image.convert("RGB")), self._small)
-        return Thumbnail(index=index, seed=image_seed(self._spec.seed, index), image=small)
 
     def decode(self, batch: range, latents: mx.array) -> None:
         """Queue the decoding of a finished batch, beside what the device does next.
@@ -221,7 +179,7 @@ class Pictures:
         )
 
     def _take(self, written: Written) -> None:
-        self._record.add(written.path.name, written.sha256, written.thumbnail)
+        self._catalogue.add(written.sha256, written.thumbnail)
 
     def _checkpoint(self) -> Events:
         """Publish new pictures once their batch is there and more are to come.
@@ -229,27 +187,14 @@ class Pictures:
         Not those alone that an earlier attempt made: a checkpoint says that this one got further,
         or a job that dies at its next picture would be tried for ever.
         """
-        made = self.count - self._record.resumed
-        whole = made > 0 and made % self._plan.batch_size == 0
-        if whole and self._record.unpublished and self.count < self._plan.images:
+        whole = self._catalogue.made % self._plan.batch_size == 0
+        if self._catalogue.is_behind and whole and self.count < self._plan.images:
             yield from self.checkpoint()
 
     def checkpoint(self) -> Events:
         """Write down what is there, for an attempt that goes on, and publish it."""
-        fresh, self._record.unpublished = self._record.unpublished, []
-        if not fresh:
-            return
-        folder = self._folder / f"done-{self.count:05}"
-        folder.mkdir()
-        digests = {_BESIDE + name: digest for name, digest in self._record.digests.items()}
-        state = {"step": self.count, _BATCH: self._plan.batch_size, DIGESTS: digests}
-        write_json(folder / STATE, state)
-        yield Checkpoint(step=self.count, folder=folder.name, files=tuple(fresh), kind="image")
+        yield from self._catalogue.checkpoint(**{_BATCH: self._plan.batch_size})
 
     def publish(self) -> Events:
         """Publish what has not been, and the contact sheet of several pictures."""
-        for name in self._record.unpublished:
-            yield Artifact(path=name, kind="image")
-        if self.count > 1:
-            draw_sheet(self._folder / SHEET, self._record.thumbnails)
-            yield Artifact(path=SHEET, kind="image")
+        yield from self._catalogue.publish()

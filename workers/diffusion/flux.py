@@ -102,7 +102,7 @@ def _pictures(run: _Run) -> Events:
     facts = {f"version_{name}": version for name, version in versions().items()}
     yield Facts(facts={**provenance(run.model), **facts, "engine": "mflux"})
     album = Album(run.context.folder, spec, size)
-    album.resume(run.context.checkpoint)
+    yield from album.resume(run.context.checkpoint)
     if album.count:
         yield Log(text=f"{album.count} pictures were there already")
     while album.count < spec.n_images and not run.asked():
@@ -110,7 +110,7 @@ def _pictures(run: _Run) -> Events:
         pixels = yield from _picture(run, index, {**chosen, "seed": seed})
         if pixels is None:
             break
-        yield from album.add(pixels, _chunks(run, index, seed, size, loras))
+        yield from album.write(pixels, _chunks(run, index, seed, size, loras))
         yield Progress(done=(index + 1) * spec.steps, total=spec.n_images * spec.steps)
     if run.context.control.request is Request.STOP and album.count < spec.n_images:
         yield Stopped()

@@ -33,8 +33,6 @@ class Picture:
 class Written:
     """A picture on the disk, whole and synced, and what the contact sheet needs of it."""
 
-    path: Path
-    bytes: int
     sha256: str
     thumbnail: Thumbnail
 
@@ -121,8 +119,6 @@ class PictureWriter:
         path = self._folder / picture_name(picture.index)
         content = write_picture(path, picture.pixels, picture.chunks)
         return Written(
-            path=path,
-            bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
             thumbnail=Thumbnail(
                 index=picture.index,
