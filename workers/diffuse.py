@@ -18,7 +18,13 @@ from daemon.specs import DiffuseSpec
 from workers.diffusion import flux
 from workers.diffusion.denoise import Denoiser, Step
 from workers.diffusion.finished import Pictures, batch_size_of
-from workers.diffusion.inputs import Inputs, apply_lora_files, read_inputs, settle_size
+from workers.diffusion.inputs import (
+    Inputs,
+    apply_lora_files,
+    read_inputs,
+    read_original,
+    settle_size,
+)
 from workers.diffusion.load import DIFFUSION, DiffusionModel
 from workers.diffusion.mflux_models.variants import detect
 from workers.diffusion.noise import image_seed
@@ -83,7 +89,8 @@ class _Job:
         self._model = model
         self._load_seconds = load_seconds
         self._clock = clock
-        size = settle_size(spec, context.inputs, model)
+        original = read_original(spec, context.inputs)
+        size = settle_size(spec, original, model)
         self._plan: Plan = make_plan(
             spec,
             model,
@@ -91,7 +98,7 @@ class _Job:
             context.models.free_bytes(),
             batch_size=batch_size_of(context.checkpoint),
         )
-        self._inputs: Inputs = read_inputs(spec, context.inputs, model, size)
+        self._inputs: Inputs = read_inputs(spec, context.inputs, original, model, size)
         self._notes = list(apply_lora_files(model, spec, context.inputs))
         self._pictures = Pictures(context, spec, model, self._plan, self._inputs)
         self._previews = Previews(context.folder, spec, model)

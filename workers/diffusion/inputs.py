@@ -1,7 +1,7 @@
 """What a diffusion job brings along: a picture, a mask, LoRA files.
 
 The rule this module protects: the size of everything is settled here, once, before anything is
-computed.
+computed, and each file is decoded once.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from daemon.errors import JobError
-from daemon.specs import DiffuseSpec
+from daemon.specs import SIDE_STEP, DiffuseSpec
 from workers.diffusion import autoencode
 from workers.diffusion.denoise import Repaint
 from workers.diffusion.load import DiffusionModel
 from workers.diffusion.lora import apply_loras
 from workers.diffusion.masks import hidden, keep_picture, latent_mask, read_mask
 from workers.diffusion.metadata import LoraFact, lora_hash
-from workers.diffusion.originals import picture_size, read_picture
+from workers.diffusion.originals import load_picture, picture_values
 from workers.diffusion.pictures import Floats, Size
-
-_STEP = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +48,24 @@ class Inputs:
         return keep_picture(painted, self.original, self.mask)
 
 
-def settle_size(spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionModel) -> Size:
-    """Return the size that was asked for, else the picture's, else the model's.
+def read_original(spec: DiffuseSpec, files: Mapping[str, Path]) -> Image.Image | None:
+    """Return the job's picture, decoded and upright, if it has one.
 
     Raises:
-        JobError: the picture cannot be read, or the model cannot make this size.
+        JobError: it cannot be read.
+    """
+    return load_picture(files["image"], spec.image.name) if spec.image is not None else None
+
+
+def settle_size(spec: DiffuseSpec, original: Image.Image | None, model: DiffusionModel) -> Size:
+    """Return the size that was asked for, else the picture's in steps of 8, else the model's.
+
+    Raises:
+        JobError: the model cannot make this size.
     """
     height, width = model.size
-    if spec.image is not None:
-        given = picture_size(files["image"], spec.image.name)
-        width, height = (max(_STEP, side - side % _STEP) for side in given)
+    if original is not None:
+        width, height = (max(SIDE_STEP, side - side % SIDE_STEP) for side in original.size)
     size = Size(spec.width or width, spec.height or height)
     factor = model.vae.config.factor
     if size.width % factor or size.height % factor:
@@ -70,25 +77,29 @@ def settle_size(spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionMo
 
 
 def read_inputs(
-    spec: DiffuseSpec, files: Mapping[str, Path], model: DiffusionModel, size: Size
+    spec: DiffuseSpec,
+    files: Mapping[str, Path],
+    original: Image.Image | None,
+    model: DiffusionModel,
+    size: Size,
 ) -> Inputs:
-    """Read and encode the picture and mask of a job whose pictures will be of ``size``.
+    """Encode the picture (``read_original``) and mask of a job whose pictures will be of ``size``.
 
     Raises:
-        JobError: one of them cannot be read, or does not suit the model.
+        JobError: the mask cannot be read, or one of them does not suit the model.
     """
-    if spec.image is None:
+    if original is None:
         if model.repaints:
             raise JobError(
                 f"{spec.model} only repaints pictures, and no image was given",
                 remedy="give --image FILE and --mask FILE, or use another model",
             )
         return Inputs(size=size)
-    picture = read_picture(files["image"], spec.image.name, size)
+    picture = picture_values(original, size)
     latents = autoencode.encode(model.vae, mx.array(picture)[None])
     if spec.mask is None and not model.repaints:
         return Inputs(size=size, latents=latents)
-    mask = _mask(spec, files, size)
+    mask = _mask(spec, files, size, Size(*original.size))
     return Inputs(
         size=size,
         latents=latents,
@@ -98,14 +109,15 @@ def read_inputs(
     )
 
 
-def _mask(spec: DiffuseSpec, files: Mapping[str, Path], size: Size) -> NDArray[np.float32]:
-    if spec.mask is None or spec.image is None:
+def _mask(
+    spec: DiffuseSpec, files: Mapping[str, Path], size: Size, original: Size
+) -> NDArray[np.float32]:
+    if spec.mask is None:
         raise JobError(
             f"{spec.model} only repaints pictures, and no mask was given",
             remedy="give --mask FILE: white is painted anew",
         )
-    own = picture_size(files["image"], spec.image.name)
-    return read_mask(files["mask"], spec.mask.name, size, picture=own)
+    return read_mask(files["mask"], spec.mask.name, size, picture=original)
 
 
 def _repaint(

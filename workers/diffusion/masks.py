@@ -23,12 +23,12 @@ _THRESHOLD = np.float32(0.5)
 def read_mask(path: Path, name: str, size: Size, *, picture: Size) -> Mask:
     """Return a mask as (height, width, 1) float32: 1 is repainted, 0 stays.
 
-    ``picture`` is the size of the picture that it belongs to (``originals.picture_size``), ``size``
-    what both become. Transparent parts count as black, colours by their luminance. As in diffusers'
-    mask processor, the mask is resized with Lanczos and a half or more counts as 1.
+    ``picture`` is the own size of the picture that it belongs to, ``size`` what both become.
+    Transparent parts count as black, colours by their luminance. As in diffusers' mask processor,
+    the mask is resized with Lanczos and a half or more counts as 1.
 
     Raises:
-        JobError: as ``originals.read_picture``; or the mask's size is not the picture's.
+        JobError: as ``originals.load_picture``; or the mask's size is not the picture's.
     """
     image = load_picture(path, name)
     if image.size != picture:

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from daemon.errors import JobError
 from daemon.pictures import FORMATS
-from daemon.specs import MAX_PIXELS, SIDE_STEP
+from daemon.specs import MAX_PIXELS
 from workers.diffusion.pictures import Size
 
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 say how to turn a picture upright
@@ -51,38 +51,14 @@ _DAMAGED = (
 )
 
 
-def read_picture(path: Path, name: str, size: Size | None = None) -> NDArray[np.float32]:
-    """Return a picture as (height, width, 3) float32 in [-1, 1].
-
-    It is turned upright as its EXIF orientation says; of an animation the first frame counts;
-    transparent parts are laid over white (their hidden colours would otherwise appear); grayscale,
-    palettes, 16-bit gray and CMYK become 8-bit RGB, colour profiles are not applied. It is resized
-    with Lanczos to ``size``, or to its own size, either rounded down to multiples of 8, as
-    diffusers' VaeImageProcessor does.
-
-    Raises:
-        JobError: the file is empty, not a picture, damaged, too large, or under 8 pixels a side.
-    """
-    image = load_picture(path, name)
-    wanted = _in_steps(size or Size(*image.size), name)
-    values = np.asarray(resized(image, wanted, "white"), dtype=np.float32) / np.float32(255)
-    return np.float32(2) * values - np.float32(1)
-
-
-def picture_size(path: Path, name: str) -> Size:
-    """Return width and height of a picture as it is seen, turned upright.
-
-    Raises:
-        JobError: as ``read_picture``.
-    """
-    return Size(*load_picture(path, name).size)
-
-
 def load_picture(path: Path, name: str) -> Image.Image:
-    """Return a picture, upright, decoded and with 8 bits to a channel, in whatever mode it has.
+    """Return a picture, decoded and upright, with 8 bits to a channel, in whatever mode it has.
+
+    It is turned as its EXIF orientation says; of an animation the first frame counts; gray of 16
+    bits is scaled to 8.
 
     Raises:
-        JobError: as ``read_picture``.
+        JobError: the file is empty, not a picture, damaged or too large.
     """
     with _refusals(path, name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -95,20 +71,20 @@ def load_picture(path: Path, name: str) -> Image.Image:
             return pixels.copy() if turn is None else pixels.transpose(turn)
 
 
+def picture_values(image: Image.Image, size: Size) -> NDArray[np.float32]:
+    """Return a picture in ``size`` as (height, width, 3) float32 in [-1, 1].
+
+    It is resized with Lanczos, as diffusers' VaeImageProcessor does; transparent parts are laid
+    over white (their hidden colours would otherwise appear); grayscale, palettes and CMYK become
+    RGB, colour profiles are not applied.
+    """
+    values = np.asarray(resized(image, size, "white"), dtype=np.float32) / np.float32(255)
+    return np.float32(2) * values - np.float32(1)
+
+
 def resized(image: Image.Image, size: Size, background: str) -> Image.Image:
     """Return the picture in RGB over ``background``, resized with Lanczos."""
     return _flattened(image, background).resize(size, Image.Resampling.LANCZOS)
-
-
-def _in_steps(size: Size, name: str) -> Size:
-    """Round down to what the networks can halve three times."""
-    rounded = Size(*(side - side % SIDE_STEP for side in size))
-    if not all(rounded):
-        raise JobError(
-            f"{name} is {size} pixels; a picture needs at least {SIDE_STEP} by {SIDE_STEP}",
-            remedy="give a larger picture, or --width and --height",
-        )
-    return rounded
 
 
 def _flattened(image: Image.Image, background: str) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from daemon.errors import JobError, ModelError, StudioqError
 from tests.integration.diffuse.studio import Pixels, Studio, alike, pixels, same
@@ -96,6 +96,22 @@ def test_a_picture_and_its_seed_decide_whatever_the_batch(
     alone, together = (studio.run(batch_size=batch, **options) for batch in (1, 3))
     assert alike(alone.pictures(), together.pictures())
     assert len({picture.tobytes() for picture in alone.pictures()}) == 3
+
+
+def test_every_picture_is_decoded_once(
+    studio: Studio, photo: Path, mask: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    load = ImageFile.ImageFile.load
+
+    def counted(image: ImageFile.ImageFile) -> object:
+        if image.filename and image.tile:
+            read.append(str(image.filename))
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    studio.run(**as_asked(image=photo, mask=mask))
+    assert sorted(read) == sorted(str(path) for path in (photo, mask))
 
 
 @pytest.mark.parametrize(
