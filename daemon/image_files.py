@@ -204,7 +204,7 @@ def _check_header(place: str, file: Path) -> None:
     except OSError as error:
         raise ModelError(
             f"{place} cannot be read: {error.strerror}",
-            remedy="let the account that runs studioq read the model's files",
+            remedy="let the daemon's account read the model's files",
         ) from None
 
 

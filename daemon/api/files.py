@@ -36,9 +36,6 @@ router = APIRouter()
 _PIECE = 2**20
 _LOOK_EVERY = 0.1
 
-# The file that a running diffusion replaces every few steps, in its attempt's folder.
-PREVIEW = "preview.png"
-
 Wait = Annotated[float, Query(ge=0, allow_inf_nan=False)]
 
 
@@ -225,39 +222,6 @@ class _Tail:
         return file_answer(
             self.path, range_header=self.header, media_type="text/plain", headers=headers
         )
-
-
-@router.get("/jobs/{number}/preview")
-async def read_preview(number: JobNumber, service: Services, person: Asker) -> Response:
-    """Answer the picture that a running job is making, as it was some steps ago.
-
-    The job replaces the file at any time; what was opened is sent to its end.
-    """
-    attempt = await asyncio.to_thread(service.read, partial(_find_live, number, person))
-    try:
-        return file_answer(
-            service.paths.attempt(number, attempt) / PREVIEW,
-            range_header=None,
-            media_type="image/png",
-            headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
-        )
-    except NotFoundError:
-        raise NotFoundError(
-            f"job {number} has drawn no preview yet",
-            remedy="a diffusion draws one every few steps (--preview-every)",
-        ) from None
-
-
-def _find_live(number: int, person: Person, session: Session) -> int:
-    """Return the number of the running attempt."""
-    job = readable(session, number, person)
-    attempt = details.live_attempt(session, number)
-    if attempt is None:
-        raise NotFoundError(
-            f"job {number} ({job.state}) does not run, and only a running job has a preview",
-            remedy=f"studioq fetch {number} brings what it has made",
-        )
-    return attempt
 
 
 @router.get("/jobs/{number}/artifacts/{name:path}")

@@ -43,7 +43,11 @@ def cancel(numbers: tuple[int, ...]) -> int:
 @command("finish", examples=("studioq finish 12",))
 @jobs_argument
 def finish(numbers: tuple[int, ...]) -> int:
-    """End trainings now, as succeeded, with what they have learned."""
+    """End running jobs now, as succeeded, with what they have.
+
+    A training keeps what it has learned, a diffusion the pictures that are done, an inference the
+    text so far. A job that has made nothing yet is cancelled.
+    """
     return _for_each(numbers, open_client().finish)
 
 

@@ -48,7 +48,7 @@ def fetch(
     Checkpoints come only by name or with --all; NAME may be a folder of artifacts. A file that is
     here with the same content is left alone; one that differs is never overwritten: then nothing
     is fetched (exit 2). Prints the path of each file. A preview is no result: preview.png is
-    replaced.
+    replaced, and where a job has none (it does not run, or draws none) the exit code is 2.
     """
     if preview:
         _fetch_preview(number, names, to, everything=everything, as_json=as_json)

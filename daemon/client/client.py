@@ -242,7 +242,7 @@ class Client(Uploads):
         found = self.artifacts(number)
         chosen = download.choose(found, names, everything=everything)
         if not chosen:
-            raise download.nothing_to_fetch(number, self.job(number)["state"], found)
+            raise download.nothing_to_fetch(self.job(number), found)
         return download.fetch(self, number, chosen, Path(to or f"job-{number}"))
 
     def preview(self, number: int, to: str | Path | None = None) -> Path:
@@ -251,7 +251,7 @@ class Client(Uploads):
         What is there (``./job-N/preview.png``) is replaced: a preview is no result.
 
         Raises:
-            NotFoundError: the job does not run, or has drawn none yet.
+            ConflictError: the job does not run, draws none, or has drawn none yet.
         """
         from daemon.client import download
 
@@ -266,7 +266,7 @@ class Client(Uploads):
         return self._act(number, "cancel")
 
     def finish(self, number: int) -> answers.JobState:
-        """End a training now, as succeeded, with what it has."""
+        """End a running job now, as succeeded, with what it has; with nothing it is cancelled."""
         return self._act(number, "finish")
 
     def retry(self, number: int) -> answers.JobState:

@@ -18,7 +18,7 @@ from daemon.durable import sync_file
 from daemon.errors import ConflictError, FileDiffersError, NotFoundError, StudioqError
 
 if TYPE_CHECKING:
-    from daemon.client.answers import Artifact
+    from daemon.client.answers import Artifact, Job
 
 _CHECKPOINT_KINDS = frozenset({"checkpoint", "state"})
 
@@ -196,13 +196,28 @@ def _fetched(artifact: Artifact, path: Path, *, written: bool = False) -> Fetche
     )
 
 
-def nothing_to_fetch(number: int, state: str, artifacts: Sequence[Artifact]) -> ConflictError:
-    """Return the error of a job that has no results."""
+def nothing_to_fetch(job: Job, artifacts: Sequence[Artifact]) -> ConflictError:
+    """Return the error of a job that has no results: why, and where there may be something."""
+    number, state = job["id"], job["state"]
     if artifacts:
         return ConflictError(
             f"job {number} is {state} and has no results, but {len(artifacts)} checkpoint files",
             remedy=f"studioq fetch {number} --all",
         )
+    why = f": {job['reason']}" if job["reason"] else ""
     return ConflictError(
-        f"job {number} is {state} and has no artifacts", remedy=f"studioq show {number} says why"
+        f"job {number} is {state} and has no results{'' if job['ended_at'] else ' yet'}{why}",
+        remedy=_where_else(job),
     )
+
+
+def _where_else(job: Job) -> str:
+    number = job["id"]
+    if job["ended_at"]:
+        return f"studioq show {number} says how it went"
+    if job["state"] == "running" and job["kind"] == "diffuse":
+        return (
+            f"studioq fetch {number} --preview brings the picture that is being made; "
+            f"studioq wait {number} waits for all"
+        )
+    return f"studioq wait {number} waits for its end"

@@ -69,6 +69,9 @@ class Ending:
     progress: tuple[int, int] | None = None
 
 
+# Kinds whose success leaves no files.
+_FILELESS = frozenset({"noop"})
+
 # The statements of the road that every job takes are built once (see daemon.ledger.revision).
 _JOBS = cast("Table", Job.__table__)
 _ATTEMPTS = cast("Table", Attempt.__table__)
@@ -145,6 +148,7 @@ _ENDING = (
         _ATTEMPTS.c.job_id,
         _ATTEMPTS.c.worker,
         _JOBS.c.user_id,
+        _JOBS.c.kind,
         _JOBS.c.wish,
         _JOBS.c.retries_left,
         _JOBS.c.interruptions,
@@ -344,7 +348,7 @@ def end(session: Session, fence: int, ending: Ending, *, now: float) -> JobState
     _close(session, fence, ending, now)
     if ending.state == AttemptState.SUCCEEDED:
         _add_files(session, row.job_id, fence, ending.files, now)
-    after = job_after(row, ending, now=now)
+    after = job_after(row, ending, now=now, fruitless=_is_fruitless(session, row, ending))
     values = {**after, **_account(row, ending), "revision": next_revision(session)}
     session.connection().execute(update(_JOBS).where(_JOBS.c.id == row.job_id), values)
     charge(session, row.user_id, (row.used, row.used_at), seconds=ending.gpu_seconds, now=now)
@@ -354,6 +358,14 @@ def end(session: Session, fence: int, ending: Ending, *, now: float) -> JobState
     if state in ENDED:
         jobs.settle_dependents(session, row.job_id, now=now)
     return state
+
+
+def _is_fruitless(session: Session, row: Any, ending: Ending) -> bool:
+    """Return whether a job of a kind that makes files was finished early and has none."""
+    if (row.wish, ending.state) != (Wish.FINISH, AttemptState.SUCCEEDED) or row.kind in _FILELESS:
+        return False
+    made = select(Artifact.id).where(Artifact.job_id == row.job_id).limit(1)
+    return session.scalar(made) is None
 
 
 def _close(session: Session, fence: int, ending: Ending, now: float) -> None:

@@ -21,6 +21,7 @@ _OUTCOMES = {
     AttemptState.TIMED_OUT: JobState.FAILED,
     AttemptState.OUT_OF_MEMORY: JobState.FAILED,
 }
+_FRUITLESS = "finished early, as its user asked, before it had made anything"
 _RETRIED = frozenset({AttemptState.FAILED})
 
 
@@ -50,14 +51,20 @@ class JobRow(Protocol):
     dispatch: int
 
 
-def job_after(job: JobRow, ending: Ended, *, now: float) -> Values:
-    """Return the columns of the job that change: its state, and what follows from it."""
+def job_after(job: JobRow, ending: Ended, *, now: float, fruitless: bool = False) -> Values:
+    """Return the columns of the job that change: its state, and what follows from it.
+
+    ``fruitless``: it was finished early and has made nothing. That is no success: whoever waits
+    for it or fetches from it would find nothing there.
+    """
     outcome = _OUTCOMES.get(ending.state)
     if job.wish == Wish.CANCEL and outcome != JobState.SUCCEEDED:
         return _ended(JobState.CANCELLED, "cancelled while it ran", None, now=now)
     if ending.state in _RETRIED and job.retries_left > 0:
         reason = f"failed and is tried again: {ending.reason}"
         return {**_queued(job, reason, now=now), "retries_left": job.retries_left - 1}
+    if outcome == JobState.SUCCEEDED and fruitless:
+        return _ended(JobState.CANCELLED, _FRUITLESS, None, now=now)
     if outcome is not None:
         why = _told(job) if outcome == JobState.SUCCEEDED else ending.reason
         return _ended(outcome, why, ending.error, now=now)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from daemon.cli import main
 from daemon.client import Client
-from daemon.errors import NotFoundError, SpecRefusedError
+from daemon.errors import ConflictError, SpecRefusedError
 from daemon.ledger import attempts
 from daemon.ledger.attempts import Claim, Ending, File
 from daemon.ledger.states import AttemptState
@@ -238,21 +238,86 @@ def test_a_preview_is_a_picture_that_nothing_keeps(
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_where_there_is_no_preview_the_reason_is_said(
+def no_preview(client: Client, number: int, folder: Path) -> ConflictError:
+    with pytest.raises(ConflictError) as caught:
+        client.preview(number, folder / "a.png")
+    assert list(folder.iterdir()) == []
+    return caught.value
+
+
+def test_where_there_is_no_preview_yet_it_is_said_when_one_comes(
+    client: Client, running: Claim, tmp_path: Path
+) -> None:
+    error = no_preview(client, 1, tmp_path)
+    assert error.message == "job 1 has drawn no preview yet"
+    assert error.remedy == "it draws one every 5 steps; try again in a while"
+
+
+def test_a_job_that_has_ended_has_pictures_and_no_preview(
     stage: Any, client: Client, running: Claim, tmp_path: Path
 ) -> None:
-    with pytest.raises(NotFoundError, match=r"job 1 has drawn no preview yet"):
-        client.preview(1, tmp_path / "a.png")
     draw(stage, running, b"content")
     with stage.ledger.writing() as session:
         attempts.end(session, running.fence, Ending(state=AttemptState.SUCCEEDED), now=NOW)
-    with pytest.raises(NotFoundError, match=r"job 1 \(succeeded\) does not run") as caught:
-        client.preview(1, tmp_path / "a.png")
-    assert caught.value.remedy == "studioq fetch 1 brings what it has made"
-    waiting = client.submit("diffuse", {"prompt": "x"})["id"]
-    with pytest.raises(NotFoundError, match=r"job 2 \(queued\) does not run"):
-        client.preview(waiting, tmp_path / "a.png")
-    assert list(tmp_path.iterdir()) == []
+    error = no_preview(client, 1, tmp_path)
+    assert error.message == ("job 1 has ended: it is succeeded; only a running job has a preview")
+    assert error.remedy == "studioq fetch 1 brings what it has made"
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_job_that_waits_has_no_preview(client: Client, tmp_path: Path, hold: bool) -> None:
+    number = client.submit("diffuse", {"prompt": "x"}, hold=hold)["id"]
+    state = "held" if hold else "queued"
+    error = no_preview(client, number, tmp_path)
+    assert error.message.startswith(f"job {number} does not run yet: it is {state}")
+    assert error.remedy == f"studioq show {number} says what it waits for"
+
+
+def test_a_job_that_draws_no_previews_says_so(stage: Any, client: Client, tmp_path: Path) -> None:
+    number = client.submit("diffuse", {"prompt": "x", "preview_every": 0})["id"]
+    with stage.ledger.writing() as session:
+        assert attempts.claim(session, number, worker="w", device="cpu", now=NOW)
+    error = no_preview(client, number, tmp_path)
+    assert error.message == f"job {number} draws no previews: its preview_every is 0"
+
+
+def test_a_job_of_another_kind_has_no_preview(peer: Any, submit: Submit) -> None:
+    number = submit(peer)
+    answer = peer.ask("GET", f"/jobs/{number}/preview")
+    assert (answer.status, answer.error["code"]) == (409, "conflict")
+    assert "of the kind noop; only a diffusion" in answer.error["message"]
+
+
+def test_without_a_preview_the_command_ends_as_one_that_was_not_to_be_used_so(
+    stage: Any, running: Claim, capsys: pytest.CaptureFixture[str]
+) -> None:
+    socket = ["--socket", str(stage.paths.socket)]
+    assert main(["fetch", "1", "--preview", *socket]) == 2
+    assert "has drawn no preview yet" in capsys.readouterr().err
+    assert main(["fetch", "7", "--preview", *socket]) == 4
+
+
+def test_nothing_fetched_from_a_running_job_points_to_its_preview(
+    client: Client, running: Claim, tmp_path: Path
+) -> None:
+    with pytest.raises(ConflictError) as caught:
+        client.fetch(running.job_id, to=tmp_path)
+    assert caught.value.message == "job 1 is running and has no results yet"
+    assert str(caught.value.remedy).startswith("studioq fetch 1 --preview brings the picture")
+
+
+def test_a_job_finished_before_its_first_picture_is_cancelled_and_says_so(
+    stage: Any, client: Client, running: Claim, tmp_path: Path
+) -> None:
+    client.finish(running.job_id)
+    with stage.ledger.writing() as session:
+        attempts.end(session, running.fence, Ending(state=AttemptState.SUCCEEDED), now=NOW)
+    with pytest.raises(ConflictError) as caught:
+        client.fetch(running.job_id, to=tmp_path)
+    assert caught.value.message == (
+        "job 1 is cancelled and has no results: finished early, as its user asked, before it had "
+        "made anything"
+    )
 
 
 def test_a_preview_that_is_a_link_is_not_followed(
@@ -262,14 +327,14 @@ def test_a_preview_that_is_a_link_is_not_followed(
     path = stage.paths.attempt(running.job_id, running.number) / "preview.png"
     path.unlink()
     path.symlink_to(stage.ledger.path)
-    with pytest.raises(NotFoundError):
-        client.preview(running.job_id, tmp_path / "a.png")
+    assert "no preview" in no_preview(client, running.job_id, tmp_path).message
 
 
 def test_the_preview_is_for_those_who_may_read_the_pictures(
-    stage: Any, stranger: Any, other: Any, peer: Any, submit: Submit
+    stage: Any, client: Client, stranger: Any, other: Any, peer: Any, submit: Submit
 ) -> None:
-    numbers = submit(stranger), submit(stranger, share=True)
+    job = {"kind": "diffuse", "spec": {"prompt": "x"}}
+    numbers = submit(stranger, **job), submit(stranger, **job, share=True)
     for number in numbers:
         with stage.ledger.writing() as session:
             claim = attempts.claim(session, number, worker="w", device="cpu", now=NOW)

@@ -27,12 +27,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def submit(ledger: Ledger) -> Submit:
-    """Submit a noop job of user ``uid`` and return its number."""
+    """Submit a job of user ``uid``, a noop unless ``kind`` says otherwise; return its number."""
 
-    def _submit(uid: int = 501, *, now: float = NOW, **options: object) -> int:
+    def _submit(uid: int = 501, *, kind: str = "noop", now: float = NOW, **options: object) -> int:
         with ledger.writing() as session:
             user = ensure_user(session, uid=uid, name=f"user{uid}", now=now)
-            new = NewJob(user_id=user.id, kind="noop", spec={"seed": 1}, **options)  # type: ignore[arg-type]
+            new = NewJob(user_id=user.id, kind=kind, spec={"seed": 1}, **options)  # type: ignore[arg-type]
             return jobs.submit(session, new, actor=user.name, now=now).id
 
     return _submit

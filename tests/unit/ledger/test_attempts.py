@@ -184,6 +184,35 @@ def test_a_retry_and_a_cancel_forget_the_wish_to_finish(ledger: Ledger, submit: 
     assert wish_of_next_attempt(ledger, number) is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "state"),
+    [
+        ("diffuse", 0, JobState.CANCELLED),
+        ("diffuse", 1, JobState.SUCCEEDED),
+        ("noop", 0, JobState.SUCCEEDED),
+    ],
+)
+def test_a_job_finished_early_succeeds_with_what_it_has(
+    ledger: Ledger, submit: Submit, kind: str, count: int, state: JobState
+) -> None:
+    number = submit(kind=kind)
+    fence = claim(ledger, number).fence
+    with ledger.writing() as session:
+        jobs.finish(session, number, actor="ana", now=NOW)
+    files = tuple(
+        File(name=f"image-{place}.png", kind="image", bytes=1, sha256="0" * 64)
+        for place in range(count)
+    )
+    assert end(ledger, fence, AttemptState.SUCCEEDED, files=files) == state
+
+
+def test_a_success_without_files_stands_unless_it_was_asked_for(
+    ledger: Ledger, submit: Submit
+) -> None:
+    fence = claim(ledger, submit(kind="diffuse")).fence
+    assert end(ledger, fence, AttemptState.SUCCEEDED) == JobState.SUCCEEDED
+
+
 def test_a_success_stands_although_a_cancel_came_late(ledger: Ledger, submit: Submit) -> None:
     number = submit()
     fence = claim(ledger, number).fence
