@@ -66,11 +66,23 @@ def run(context: Context, clock: Clock = time.perf_counter) -> Iterator[Event]:
     seconds = context.models.load_seconds(path, DIFFUSION)
     with memory_errors("making pictures"), context.models.borrow_with(DIFFUSION, path) as model:
         yield SafePoint()
-        job = _Job(context, spec, model, seconds, clock)
+        job = yield from _prepared(context, spec, model, seconds, clock)
         try:
             yield from job.events()
         finally:
             job.close()
+
+
+def _prepared(
+    context: Context, spec: DiffuseSpec, model: DiffusionModel, load_seconds: float, clock: Clock
+) -> Generator[Event, None, _Job]:
+    """Settle and read all that the job's pictures have in common."""
+    original = read_original(spec, context.inputs)
+    size = settle_size(spec, original, model)
+    earlier = batch_size_of(context.checkpoint)
+    plan = make_plan(spec, model, size, context.models.free_bytes(), batch_size=earlier)
+    inputs = yield from read_inputs(spec, context.inputs, original, model, size)
+    return _Job(context, spec, model, plan, inputs, load_seconds, clock)
 
 
 class _Job:
@@ -81,26 +93,20 @@ class _Job:
         context: Context,
         spec: DiffuseSpec,
         model: DiffusionModel,
+        plan: Plan,
+        inputs: Inputs,
         load_seconds: float,
         clock: Clock,
     ) -> None:
         self._context = context
         self._spec = spec
         self._model = model
+        self._plan = plan
+        self._inputs = inputs
         self._load_seconds = load_seconds
         self._clock = clock
-        original = read_original(spec, context.inputs)
-        size = settle_size(spec, original, model)
-        self._plan: Plan = make_plan(
-            spec,
-            model,
-            size,
-            context.models.free_bytes(),
-            batch_size=batch_size_of(context.checkpoint),
-        )
-        self._inputs: Inputs = read_inputs(spec, context.inputs, original, model, size)
         self._notes = list(apply_lora_files(model, spec, context.inputs))
-        self._pictures = Pictures(context, spec, model, self._plan, self._inputs)
+        self._pictures = Pictures(context, spec, model, plan, inputs)
         self._previews = Previews(context.folder, spec, model)
         self._begun = clock()
         self._steps_before = self._steps_done = 0
@@ -154,7 +160,7 @@ class _Job:
                     return False
                 last = step.latents
         yield from self._reported(self._pictures.collect(fetch=True))
-        self._pictures.decode(batch, last)
+        yield from self._pictures.decode(batch, last)
         return not self._asked()
 
     def _asked(self) -> bool:

@@ -1,7 +1,8 @@
 """Latents that are done on their way to the disk, while the next batch is denoised.
 
-The rule this module protects: decoding and encoding never hold up the next step. A batch is decoded
-on a stream of its own and fetched when the step after it is done; PNG files are written by threads.
+The rule this module protects: decoding and encoding hold up the next step only for pictures that
+need tiles. A batch is decoded on a stream of its own and fetched some steps into the next one; PNG
+files are written by threads.
 What is on the disk is published at once, and a job that goes on begins behind it (``catalogue``).
 """
 
@@ -27,6 +28,7 @@ from workers.diffusion.metadata import PictureFacts, text_chunks
 from workers.diffusion.noise import image_seed
 from workers.diffusion.pictures import Size, require_finite, to_pixels
 from workers.diffusion.plan import Plan
+from workers.diffusion.tiling import Tiles
 from workers.diffusion.writer import Picture, PictureWriter, Written
 from workers.events import Event, SafePoint
 from workers.kinds import Context
@@ -63,6 +65,18 @@ def batch_size_of(checkpoint: Path | None) -> int | None:
 def _decoding_stream() -> mx.Stream:
     """Return the stream of all attempts' decodings: MLX ends none, and each holds a thread."""
     return mx.new_stream(mx.default_device())
+
+
+def _on_stream(stream: mx.Stream, tiles: Tiles) -> Tiles:
+    """Run ``tiles`` on a stream of its own; what others do at its safe points stays on theirs."""
+    while True:
+        try:
+            with mx.stream(stream):
+                point = next(tiles)
+        except StopIteration as end:
+            whole: mx.array = end.value
+            return whole
+        yield point
 
 
 @cache
@@ -113,13 +127,13 @@ class Pictures:
         yield from self._catalogue.resume(checkpoint)
         return self.count
 
-    def decode(self, batch: range, latents: mx.array) -> None:
+    def decode(self, batch: range, latents: mx.array) -> Events:
         """Queue the decoding of a finished batch, beside what the device does next.
 
-        The batch before it must have been collected.
+        Pictures that need tiles are decoded now, with a safe point after each. The batch before it
+        must have been collected.
         """
-        with mx.stream(self._stream):
-            decoded = autoencode.decode(self._model.vae, latents)
+        decoded = yield from _on_stream(self._stream, autoencode.decoding(self._model.vae, latents))
         mx.async_eval(decoded)  # type: ignore[no-untyped-call]
         self._pending = _Pending(batch=batch, decoded=decoded)
 

@@ -1,12 +1,12 @@
 """What a diffusion job brings along: a picture, a mask, LoRA files.
 
 The rule this module protects: the size of everything is settled here, once, before anything is
-computed, and each file is decoded once.
+computed, and each file is decoded once. A large picture's tiles are safe points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from workers.diffusion.masks import hidden, keep_picture, latent_mask, read_mask
 from workers.diffusion.metadata import LoraFact, lora_hash
 from workers.diffusion.originals import load_picture, picture_values
 from workers.diffusion.pictures import Floats, Size
+from workers.events import SafePoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def read_inputs(
     original: Image.Image | None,
     model: DiffusionModel,
     size: Size,
-) -> Inputs:
+) -> Generator[SafePoint, None, Inputs]:
     """Encode the picture (``read_original``) and mask of a job whose pictures will be of ``size``.
 
     Raises:
@@ -96,14 +97,15 @@ def read_inputs(
             )
         return Inputs(size=size)
     picture = picture_values(original, size)
-    latents = autoencode.encode(model.vae, mx.array(picture)[None])
+    latents = yield from autoencode.encoding(model.vae, mx.array(picture)[None])
     if spec.mask is None and not model.repaints:
         return Inputs(size=size, latents=latents)
     mask = _mask(spec, files, size, Size(*original.size))
+    repaint = yield from _repaint(model, latents, picture, mask)
     return Inputs(
         size=size,
         latents=latents,
-        repaint=_repaint(model, latents, picture, mask),
+        repaint=repaint,
         original=picture,
         mask=mask,
     )
@@ -125,11 +127,12 @@ def _repaint(
     latents: mx.array,
     picture: NDArray[np.float32],
     mask: NDArray[np.float32],
-) -> Repaint:
+) -> Generator[SafePoint, None, Repaint]:
     small = mx.array(np.ascontiguousarray(latent_mask(mask, model.vae.config.factor)))[None]
     masked = None
     if model.repaints:
-        masked = autoencode.encode(model.vae, mx.array(hidden(picture, mask))[None])
+        seen = mx.array(hidden(picture, mask))[None]
+        masked = yield from autoencode.encoding(model.vae, seen)
     return Repaint(clean=latents, mask=small, masked=masked)
 
 

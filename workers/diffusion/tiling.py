@@ -1,7 +1,8 @@
 """Decoding and encoding large pictures in overlapping tiles, in the memory of one tile.
 
 The rule this module protects: no seam. Where tiles overlap their values are mixed with weights that
-rise from the tile's edge, and the weights of all tiles add up to one everywhere.
+rise from the tile's edge, and the weights of all tiles add up to one everywhere. Each tile is a
+safe point.
 
 The normalisation inside a VAE sees one tile at a time, so tiles may differ a little in colour from
 what the whole picture would have given; the wide overlap hides it.
@@ -9,20 +10,25 @@ what the whole picture would have given; the wide overlap hides it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.events import SafePoint
+
 # Latents on a tile's side, and how many of them neighbours share. SDXL's own size is one tile.
 TILE, OVERLAP = 128, 32
 
 Network = Callable[[mx.array], mx.array]
+Tiles = Generator[SafePoint, None, mx.array]
 
 
-def tiled(network: Network, x: mx.array, *, scale: float, tile: int, overlap: int) -> mx.array:
-    """Apply ``network`` to (batch, y, x, channels) tile by tile, each evaluated before the next.
+def tiled(network: Network, x: mx.array, scale: float, *, tile: int, overlap: int) -> Tiles:
+    """Apply ``network`` to (batch, y, x, channels) tile by tile; return the whole.
+
+    It yields after each tile, when that has been evaluated and nothing of the next has begun.
 
     ``scale``: output pixels to one input pixel, above or below one. ``tile`` and ``overlap`` count
     input pixels. Tiles begin where an output pixel does.
@@ -38,6 +44,7 @@ def tiled(network: Network, x: mx.array, *, scale: float, tile: int, overlap: in
             place = [round(side * scale) for side in (top, left, height, width)]
             total = _added(total, part * shares, place)
             mx.eval(total)
+            yield SafePoint()
     if total is None:
         raise ValueError("a picture without pixels has no tiles")
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,10 +14,10 @@ import pytest
 
 from daemon.errors import JobError
 from daemon.specs import DiffuseSpec
-from tests.integration.diffuse.studio import SHEET, Studio, alike, pixels, same
+from tests.integration.diffuse.studio import SHEET, Job, Studio, alike, pixels, same
 from workers.diffusion.metadata import read_chunks, read_record
 from workers.diffusion.preview import PREVIEW
-from workers.events import Artifact, Checkpoint, Metric, Progress
+from workers.events import Artifact, Checkpoint, Event, Facts, Metric, Progress, SafePoint
 from workers.memory import free_unused
 
 Models = Callable[[str], Path]
@@ -233,6 +233,31 @@ def test_a_preview_is_there_while_the_job_runs(studio: Studio, every: int) -> No
 def test_previews_do_not_change_the_pictures(studio: Studio) -> None:
     often, never = (studio.run(preview_every=every, metadata=False) for every in (1, 0))
     assert same(often, never)
+
+
+def safe_points(events: Iterable[Event]) -> int:
+    return sum(isinstance(event, SafePoint) for event in events)
+
+
+def split(job: Job, kind: type[Event]) -> tuple[list[Event], list[Event]]:
+    """Return a job's events before and after the first of a kind."""
+    place = next(number for number, event in enumerate(job.events) if isinstance(event, kind))
+    return job.events[:place], job.events[place:]
+
+
+def test_a_large_picture_is_decoded_with_a_safe_point_after_each_tile(studio: Studio) -> None:
+    large = studio.run(width=1032, height=16, steps=1)
+    assert large.picture().shape == (16, 1032, 3)
+    small = studio.run(steps=1)
+    points = [safe_points(split(job, Progress)[1]) for job in (large, small)]
+    assert points[0] - points[1] == 2
+
+
+def test_a_large_picture_is_encoded_with_a_safe_point_after_each_tile(studio: Studio) -> None:
+    image = studio.drawing("wide", height=16, width=1032)
+    job = studio.job(image=image, steps=2, width=None, height=None)
+    begun, _ = split(job.run(), Facts)
+    assert safe_points(begun) == 1 + 2
 
 
 def test_two_jobs_taking_turns_make_what_they_make_alone(studio: Studio) -> None:
