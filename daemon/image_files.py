@@ -162,6 +162,14 @@ def check_checkpoint(name: str, path: Path) -> None:
         _read_object(name, sidecar.name, sidecar)
 
 
+def is_mflux(path: Path) -> bool:
+    """Return whether the model at ``path`` is one that mflux runs."""
+    try:
+        return _read_object(path.name, INDEX, path / INDEX).get("_class_name") in MFLUX_PIPELINES
+    except ModelError:
+        return False
+
+
 def is_listed(index: Json, part: str) -> bool:
     """Return whether the index names the part; one that is left out is null or a pair of nulls."""
     entry = index.get(part)

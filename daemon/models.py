@@ -52,8 +52,11 @@ def is_bundled(name: str) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Return whether ``name`` could be a model's id on the Hugging Face hub (org/name)."""
-    return _HUB_ID.fullmatch(name) is not None and ".." not in name
+    """Return whether ``name`` could be a model's id on the Hugging Face hub (org/name).
+
+    What ends as a file of weights does is meant as one, and no id.
+    """
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name and not name.endswith(_FILES)
 
 
 @dataclass(frozen=True)

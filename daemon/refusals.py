@@ -38,9 +38,10 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> SpecRefusedError:
     place = ".".join(fields)
     if first["type"] == "extra_forbidden":
         return _unknown(fields, first["loc"][-1], found)
-    remedy = f"correct {_option(fields[0], root)}" if fields else None
+    remedy = _remedy(fields[0], root) if fields else None
+    called = _called(fields, root)
     if first["type"] == "missing":
-        return SpecRefusedError(f"{place} is missing", field=place, remedy=_give(fields[0], root))
+        return SpecRefusedError(f"{called} is missing", field=place, remedy=_give(fields[0], root))
     shown = _shown(first["input"])
     if first["type"] == "value_error":
         reason = first["msg"].removeprefix("Value error, ")
@@ -52,7 +53,7 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> SpecRefusedError:
     if not place:
         return SpecRefusedError(said, remedy="the options and their values: studioq COMMAND --help")
     joint = " = " if said.startswith(f"{shown}: ") else ": "
-    return SpecRefusedError(f"{place}{joint}{said}", field=place, remedy=remedy)
+    return SpecRefusedError(f"{called}{joint}{said}", field=place, remedy=remedy)
 
 
 def _walk(root: Schema, loc: Iterable[int | str]) -> tuple[list[str], Schema]:
@@ -100,6 +101,23 @@ def _unknown(fields: list[str], name: object, schema: Schema) -> SpecRefusedErro
     known = ", ".join(_fields(schema))
     remedy = f"there are: {known}" if known else None
     return SpecRefusedError(f"{place}: there is no such option", field=place, remedy=remedy)
+
+
+def _called(fields: list[str], root: Schema) -> str:
+    """Return what a message calls a place: ``width``, or of a list ``scale of --lora 1``.
+
+    Whoever typed ``--lora`` twice knows a first and a second one, and no ``lora.0``.
+    """
+    if len(fields) < 2 or not fields[1].isdigit():
+        return ".".join(fields)
+    nth = f"{_option(fields[0], root)} {int(fields[1]) + 1}"
+    return f"{'.'.join(fields[2:])} of {nth}" if fields[2:] else nth
+
+
+def _remedy(field: str, root: Schema) -> str:
+    """Return what to do about a value: as the field's schema says, or to correct the option."""
+    told: str | None = _fields(root).get(field, {}).get("remedy")
+    return told or f"correct {_option(field, root)}"
 
 
 def _option(field: str, root: Schema) -> str:

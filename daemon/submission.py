@@ -35,6 +35,7 @@ from daemon.locate import Paths
 from daemon.lora_files import check_loras
 from daemon.model_kinds import check_fetched_later, check_model
 from daemon.models import ModelRoots, is_bundled, is_hub_id
+from daemon.picture_options import check_steps, notes
 from daemon.pictures import check_pictures
 from daemon.specs import (
     TEST_KINDS,
@@ -56,10 +57,11 @@ _LAST_TIME = 253_402_300_799.0
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A checked submission that only waits to be written."""
+    """A checked submission that only waits to be written; ``notes`` are for the submitter."""
 
     person: Person
     job: NewJob
+    notes: tuple[str, ...] = ()
 
     def write(self, session: Session, *, now: float) -> Submitted:
         """Write the job; what could change since the checks is looked at again.
@@ -105,6 +107,7 @@ class Desk:
         return Draft(
             person=person,
             job=replace(job, inputs=inputs, after=sorted(after), needs_download=missing),
+            notes=self._check_options(spec),
         )
 
     def _check_ledger(
@@ -140,6 +143,7 @@ class Desk:
                 after=sorted(implied),
                 needs_download=self._missing_model(old.kind, spec),
             ),
+            notes=self._check_options(spec),
         )
 
     def _missing_model(self, kind: str, spec: Spec) -> bool:
@@ -171,6 +175,15 @@ class Desk:
         elif isinstance(spec, DiffuseSpec):
             check_pictures(files, spec)
             check_loras(files)
+
+    def _check_options(self, spec: Spec) -> tuple[str, ...]:
+        """Refuse options that leave nothing to do; return what is to be said of others."""
+        if not isinstance(spec, DiffuseSpec):
+            return ()
+        model = self.models.find(spec.model)
+        if model is not None:
+            check_steps(spec, model)
+        return notes(spec, model)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ async def _queue(service: Service, draft: Draft, request: Request) -> Json:
     job = await service.write_job(change)
     if draft.job.needs_download:
         service.downloads.look()
-    return _changed(job, HTTPStatus.CREATED)
+    return Json(_told(job) | {"notes": draft.notes}, status_code=HTTPStatus.CREATED)
 
 
 def _remember(service: Service, request: Request, person: Person, model: str | None) -> None:
@@ -75,8 +75,8 @@ def _remember(service: Service, request: Request, person: Person, model: str | N
         service.downloads.remember(model, token, owner=person.uid)
 
 
-def _changed(job: Submitted, status: HTTPStatus = HTTPStatus.OK) -> Json:
-    return Json({"id": job.id, "state": job.state, "reason": job.reason}, status_code=status)
+def _told(job: Submitted) -> dict[str, Any]:
+    return {"id": job.id, "state": job.state, "reason": job.reason}
 
 
 @router.get("/jobs")
@@ -250,4 +250,4 @@ async def _act(service: Service, number: int, person: Person, act: Act) -> Json:
         job = act(session, number, actor=person.name, now=service.clock())
         return Submitted.of(job)
 
-    return _changed(await service.write_job(change))
+    return Json(_told(await service.write_job(change)))

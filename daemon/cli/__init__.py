@@ -15,6 +15,9 @@ import click
 from daemon.cli.narration import complain, complain_of, narrate
 from daemon.errors import ExitCode, StudioqError
 
+# How click begins what it says of arguments that no parameter takes.
+_FURTHER_WORDS = "Got unexpected extra argument"
+
 # Set by the shell's completion script while it asks for suggestions.
 COMPLETE = "_STUDIOQ_COMPLETE"
 
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         narrate("interrupted")
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
-        complain(_message(error, words), _help_command(error))
+        complain(_message(error, words), _remedy(error))
         return int(ExitCode.USAGE)
     except StudioqError as error:
         return complain_of(error)
@@ -62,9 +65,16 @@ def _message(error: click.ClickException, words: Sequence[str]) -> str:
     return f"{negative!r} is neither an option nor a job's number; studioq list shows the numbers"
 
 
-def _help_command(error: click.ClickException) -> str | None:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else None
+def _remedy(error: click.ClickException) -> str | None:
+    """Return the command's help page; before it, what is likely meant by further words."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    if context is None:
+        return None
+    page = f"{context.command_path} --help"
+    takes_prompt = any(param.name == "prompt" for param in context.command.params)
+    if takes_prompt and error.message.startswith(_FURTHER_WORDS):
+        return f'put a prompt of several words in quotes, as in "a red circle"; {page}'
+    return page
 
 
 def _reader_left() -> int:

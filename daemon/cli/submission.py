@@ -159,8 +159,10 @@ def hub_token(model: str | None) -> str | None:
 
 
 def announce(client: Client, answer: Any, options: dict[str, Any], kind: str) -> int:
-    """Print a new job's number, and stay with it where that was asked for."""
+    """Print a new job's number, say what is to be noted, and stay with it if that was asked for."""
     try:
+        for note in answer.get("notes", ()):  # an older daemon sends none
+            narrate(f"note: {note}")
         _print_number(answer, options)
         if options.get("wait") or options.get("follow"):
             return _stay(client, answer["id"], options, kind)

@@ -50,6 +50,12 @@ class JobState(TypedDict):
     reason: str | None
 
 
+class Accepted(JobState):
+    """What a submission answers; ``notes`` are sentences on options that will not be used."""
+
+    notes: list[str]
+
+
 class Ending(TypedDict):
     """The answer of a wait: ``ended`` is false where the time was up first."""
 

@@ -94,8 +94,8 @@ class Client(Uploads):
         spec: Mapping[str, Any],
         hub_token: str | None = None,
         **request: Unpack[answers.Request],
-    ) -> answers.JobState:
-        """Queue a job of ``kind`` and return its number and state.
+    ) -> answers.Accepted:
+        """Queue a job of ``kind`` and return its number, its state, and what is to be noted.
 
         ``Client.schema`` describes the specs; ``request`` is what the queue needs to know.
         ``hub_token`` is used to fetch this job's model, and neither stored nor logged.
@@ -105,12 +105,13 @@ class Client(Uploads):
         """
         body = {"kind": kind, "spec": dict(spec), **request}
         headers = {HUB_TOKEN: hub_token} if hub_token else {}
-        answer: answers.JobState = self._transport.json("POST", "/jobs", body, headers=headers)
+        answer: answers.Accepted = self._transport.json("POST", "/jobs", body, headers=headers)
         return answer
 
-    def repeat(self, number: int) -> answers.JobState:
+    def repeat(self, number: int) -> answers.Accepted:
         """Queue the recorded spec of job ``number`` again; the answer is the new job's."""
-        return self._act(number, "repeat")
+        answer: answers.Accepted = self._transport.json("POST", f"/jobs/{number}/repeat")
+        return answer
 
     # Reading
 

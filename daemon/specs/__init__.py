@@ -24,7 +24,14 @@ from daemon.specs.base import (
     Strict,
     parse_job_reference,
 )
-from daemon.specs.diffuse import LONGEST_SIDE, MAX_PIXELS, SIDE_STEP, DiffuseSpec, LoraFile
+from daemon.specs.diffuse import (
+    LONGEST_SIDE,
+    MAX_PIXELS,
+    MAX_STEPS,
+    SIDE_STEP,
+    DiffuseSpec,
+    LoraFile,
+)
 from daemon.specs.language import AdapterFiles, InferSpec, TrainingData, TrainSpec
 from daemon.specs.request import JobRequest, parse_request
 
@@ -33,6 +40,7 @@ __all__ = [
     "MAX_COUNT",
     "MAX_PIXELS",
     "MAX_SEED",
+    "MAX_STEPS",
     "SIDE_STEP",
     "SPECS",
     "TEST_KINDS",

@@ -21,7 +21,18 @@ MAX_COUNT = 10_000_000
 _LAYER_NAMES = "names of layers (1 to 100 letters, digits, _ and dots)"
 
 
+# A name that is meant as a place on the disk: ./x, ../x, ~/x, /x, or with Windows' separators.
+_PATH = re.compile(r"[./~]|.*\\")
+
+
 def _model_name(name: str) -> str:
+    if _PATH.match(name):
+        raise refused(
+            "model",
+            f"model = {name!r} is a path; a model is named, wherever its files are",
+            "put its folder or file under a model root (studioq models path), and give its name "
+            "there; studioq models lists what there is",
+        )
     if not _MODEL.fullmatch(name) or ".." in name:
         raise ValueError(
             f"{name!r} is not a model's name: give a folder's name under the model roots, "
@@ -52,6 +63,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 def called(option: str) -> Any:
     """Say in a field's schema what the command line calls it, where that is not ``--its-name``."""
     return Field(json_schema_extra={"option": option})
+
+
+def advised(remedy: str) -> Any:
+    """Say in a field's schema what to do about a value that is not allowed."""
+    return Field(json_schema_extra={"remedy": remedy})
 
 
 def refused(field: str, said: str, remedy: str) -> PydanticCustomError:
@@ -87,6 +103,7 @@ class Spec(Strict):
             le=MAX_SEED,
             description="Seed of every random choice of the job; drawn and recorded if not given.",
         ),
+        advised("leave --seed out for a random one, which is drawn and recorded"),
     ]
 
     def input_files(self) -> dict[str, InputFile]:

@@ -12,6 +12,7 @@ from daemon.specs.base import Fraction, InputFile, ModelName, Spec, Strict, call
 # machine's memory holds is known to its worker.
 MAX_PIXELS = 100_000_000
 LONGEST_SIDE = 16_384
+MAX_STEPS = 1000
 SIDE_STEP = 8
 
 _LONGEST_PROMPT = 10_000
@@ -56,7 +57,7 @@ class DiffuseSpec(Spec):
         Annotated[int, Field(ge=1, le=256)] | Literal["auto"],
         Field(description="Pictures made at once; auto: what memory allows."),
     ] = "auto"
-    steps: Annotated[int, Field(ge=1, le=1000, description="Denoising steps.")] = 25
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="Denoising steps.")] = 25
     cfg: Annotated[float, Field(ge=0, le=100, description="Guidance by the prompt; 0 is off.")] = (
         7.5
     )

@@ -122,6 +122,7 @@ def test_what_a_name_can_be() -> None:
     assert not is_bundled("smollm3")
     assert is_hub_id("mlx-community/Qwen2.5-0.5B")
     assert not any(is_hub_id(name) for name in ("smollm2", "a/b/c", "../b", "a/..", "a/b..c", "a/"))
+    assert not any(is_hub_id(name) for name in ("models/sd.safetensors", "models/llm.gguf"))
 
 
 def formats(root: Path) -> dict[str, str]:

@@ -38,7 +38,7 @@ def refused_spec(kind: str, spec: object) -> SpecRefusedError:
         ({"test": "perhaps"}, "test = 'perhaps': allowed are true and false"),
         (
             {"keys": ["a b"]},
-            "keys.0 = 'a b': allowed are names of layers (1 to 100 letters, digits, _ and dots)",
+            "--keys 1 = 'a b': allowed are names of layers (1 to 100 letters, digits, _ and dots)",
         ),
         ({"resume": "x"}, "resume: 'x' does not name a job: write job:N or job:N@STEP"),
         ({"data": 5}, "data = 5: allowed are objects with train, valid, test, rows"),
@@ -97,7 +97,7 @@ def test_one_prompt_or_one_file_is_needed() -> None:
     ("request_", "message", "remedy"),
     [
         ({"priority": "x"}, "priority = 'x': allowed are low, normal, high", "correct --priority"),
-        ({"after": [0]}, "after.0 = 0: allowed are whole numbers from 1", "correct --after"),
+        ({"after": [0]}, "--after 1 = 0: allowed are whole numbers from 1", "correct --after"),
         ({"begin_at": "x"}, "begin_at = 'x': allowed are numbers", "correct --begin"),
         (
             {"time_limit_seconds": 0},
@@ -165,10 +165,10 @@ PICTURE = {"name": "photo.png", "sha256": "0" * 64}
             {"mask": PICTURE},
             "mask = 'photo.png': there is no image of which it could be the mask",
         ),
-        ({"lora": [{}]}, "lora.0.file is missing"),
+        ({"lora": [{}]}, "file of --lora 1 is missing"),
         (
             {"lora": [{"file": PICTURE, "scale": 50}]},
-            "lora.0.scale = 50: allowed are numbers from -10 to 10",
+            "scale of --lora 1 = 50: allowed are numbers from -10 to 10",
         ),
         ({"batch_size": 0}, "batch_size = 0: allowed are whole numbers from 1 to 256, or auto"),
         (
@@ -214,3 +214,17 @@ def test_a_recorded_diffusion_fits_again_as_it_was() -> None:
     assert recorded["strength"] == 0.7
     assert load_spec("diffuse", recorded) == spec
     assert parse_spec("diffuse", recorded) == spec
+
+
+def test_a_seed_below_zero_is_told_how_to_have_a_random_one() -> None:
+    error = refused_spec("diffuse", DIFFUSE | {"seed": -1})
+    assert error.message == "seed = -1: allowed are whole numbers from 0 to 4,294,967,295"
+    assert error.remedy == "leave --seed out for a random one, which is drawn and recorded"
+
+
+@pytest.mark.parametrize("path", ["./sd", "../sd", "/models/sd", "~/sd", "models\\sd"])
+def test_a_path_is_no_model(path: str) -> None:
+    error = refused_spec("diffuse", DIFFUSE | {"model": path})
+    assert error.message.startswith(f"model = {path!r} is a path; a model is named")
+    assert "studioq models path" in str(error.remedy)
+    assert error.field == "model"

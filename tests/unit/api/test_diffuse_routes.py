@@ -402,6 +402,24 @@ def test_the_command_submits_what_it_was_given(
     ]
 
 
+def test_the_command_tells_of_an_option_that_is_not_used(
+    stage: Any, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["diffuse", "x", "--cfg", "0", "--negative-prompt", "text"]
+    assert main([*words, "--socket", str(stage.paths.socket)]) == 0
+    out, err = capsys.readouterr()
+    assert int(out) == 1
+    assert err.startswith("studioq: note: the negative prompt is not used: --cfg 0 means")
+    assert main(["repeat", out.strip(), "--socket", str(stage.paths.socket)]) == 0
+    assert "note: the negative prompt is not used" in capsys.readouterr().err
+
+
+def test_a_strength_that_leaves_no_step_is_refused(client: Client, brought: Path) -> None:
+    image = client.upload(brought / "photo.png")
+    with pytest.raises(SpecRefusedError, match=r"strength = 0\.01 leaves none of 25 steps"):
+        client.submit("diffuse", {"prompt": "x", "image": image, "strength": 0.01})
+
+
 def test_the_command_tells_a_refusal(
     stage: Any, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,8 @@ def run_to_end(stage: Any, number: int, **ending: Any) -> int:
 def test_a_submission_is_queued_under_its_users_name(stage: Any, peer: Any) -> None:
     answer = peer.ask("POST", "/jobs", {"kind": "noop", "spec": {"steps": 2}, "name": "first"})
 
-    assert (answer.status, answer.json) == (201, {"id": 1, "state": "queued", "reason": None})
+    told = {"id": 1, "state": "queued", "reason": None, "notes": []}
+    assert (answer.status, answer.json) == (201, told)
     assert answer.headers["studioq-version"]
     shown = peer.ask("GET", "/jobs/1").json
     assert shown["name"] == "first"

@@ -91,6 +91,15 @@ def test_what_the_client_cannot_read_is_refused(
     assert "Traceback" not in err
 
 
+def test_an_unquoted_prompt_is_told_of_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diffuse", "a", "red", "circle", "--seed", "3"]) == 2
+    assert "remedy: put a prompt of several words in quotes" in capsys.readouterr().err
+    assert main(["infer", "--model", "m", "--prompt", "who", "is", "it"]) == 2
+    assert "remedy: put a prompt of several words in quotes" in capsys.readouterr().err
+    assert main(["retry", "1", "2"]) == 2
+    assert "remedy: studioq retry --help" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--all"], ["image-0000.png"]])
 def test_a_preview_is_fetched_alone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "1", "--preview", *words]) == 2
