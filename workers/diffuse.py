@@ -109,7 +109,7 @@ class _Job:
         self._pictures = Pictures(context, spec, model, plan, inputs)
         self._previews = Previews(context.folder, spec, model)
         self._begun = clock()
-        self._steps_before = self._steps_done = 0
+        self._resumed = self._denoised = 0
 
     def close(self) -> None:
         """End the writing; a picture that is half written is not left."""
@@ -125,7 +125,7 @@ class _Job:
         first = yield from self._pictures.resume(self._context.checkpoint)
         if first:
             yield Log(text=f"{first} pictures were there already")
-        self._steps_before = self._steps_done = first * self._plan.steps
+        self._resumed, self._denoised = first, first * self._plan.steps
         denoiser = self._denoiser()
         self._begun = self._clock()
         for batch in self._plan.batches(first):
@@ -154,7 +154,7 @@ class _Job:
         last = self._start(len(batch))
         with closing(denoiser.run(seeds, self._clean())) as steps:
             for step in steps:
-                self._steps_done += len(batch)
+                self._denoised += len(batch)
                 yield from self._after_step(step)
                 if self._asked() and step.index + 1 < self._plan.steps:
                     return False
@@ -181,28 +181,29 @@ class _Job:
 
     def _after_step(self, step: Step) -> Events:
         """Report a step; write what the batch before it has left."""
-        yield Progress(
-            done=self._steps_done, total=self._plan.total_steps, eta_seconds=self._remaining()
-        )
+        yield self._progress()
         self._previews.show(step)
         fetch = step.index == min(_BEHIND, self._plan.steps - 1)
         yield from self._reported(self._pictures.collect(fetch=fetch))
 
-    def _remaining(self) -> float:
-        done = self._steps_done - self._steps_before
-        each = (self._clock() - self._begun) / done
-        return each * (self._plan.total_steps - self._steps_done)
+    def _progress(self) -> Progress:
+        """Return how much of the work is done: all of it once the last picture is written."""
+        before = self._resumed * (self._plan.steps + 1)
+        done, total = self._denoised + self._pictures.count, self._plan.work
+        each = (self._clock() - self._begun) / (done - before)
+        return Progress(done=done, total=total, eta_seconds=each * (total - done))
 
     def _reported(self, events: Events) -> Events:
-        """Pass events on, and the numbers so far if they brought pictures."""
+        """Pass events on; if they brought pictures, also the progress and the numbers so far."""
         before = self._pictures.count
         yield from events
         if self._pictures.count > before:
             yield Metric(step=self._pictures.count, values=self._numbers())
+            yield self._progress()
 
     def _numbers(self) -> dict[str, float]:
         seconds = self._clock() - self._begun
-        done = self._steps_done - self._steps_before
+        done = self._denoised - self._resumed * self._plan.steps
         return {
             "step_images_per_second": done / seconds if seconds else 0.0,
             "peak_memory_bytes": float(mx.get_peak_memory()),

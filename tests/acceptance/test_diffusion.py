@@ -100,7 +100,7 @@ def test_the_pictures_are_queued_waited_for_and_fetched(
     job = home.job(int(number))
     assert job["state"] == "succeeded"
     assert names(job) == wanted
-    assert job["progress"]["done"] == job["progress"]["total"] == 12
+    assert job["progress"]["done"] == job["progress"]["total"] == 3 * (4 + 1)
     spec = job["spec"]
     assert (spec["steps"], spec["cfg"], spec["sampler"], spec["seed"]) == (4, 7.5, "ddim", 3)
     assert job["metrics"]["step_images_per_second"] > 0

@@ -111,7 +111,7 @@ def _pictures(run: _Run) -> Events:
         if pixels is None:
             break
         yield from album.write(pixels, _chunks(run, index, seed, size, loras))
-        yield Progress(done=(index + 1) * spec.steps, total=spec.n_images * spec.steps)
+        yield _progress(spec, index + 1, 0)
     if run.context.control.request is Request.STOP and album.count < spec.n_images:
         yield Stopped()
         return
@@ -127,7 +127,6 @@ def _picture(
 
     None: the job was asked to end before the last step.
     """
-    steps = run.spec.steps
 
     def generate(report: Report) -> Any:
         network = run.model.network
@@ -139,8 +138,8 @@ def _picture(
         try:
             while True:
                 done = next(reports)
-                yield Progress(done=index * steps + done, total=run.spec.n_images * steps)
-                if run.asked() and done < steps:
+                yield _progress(run.spec, index, done)
+                if run.asked() and done < run.spec.steps:
                     return None
         except StopIteration as end:
             return np.asarray(end.value.convert("RGB"))
@@ -149,6 +148,15 @@ def _picture(
                 f"image {index} (seed {chosen['seed']}) is not a picture: {error.message}",
                 remedy="use a lower --cfg, or smaller scales of LoRA files",
             ) from None
+
+
+def _progress(spec: DiffuseSpec, pictures: int, steps: int) -> Progress:
+    """Return how far the job is: each picture takes its steps, and one more for what is left then.
+
+    That is decoding and writing. ``steps``: those of the next picture that are done.
+    """
+    work = spec.steps + 1
+    return Progress(done=pictures * work + steps, total=spec.n_images * work)
 
 
 @dataclass(frozen=True)

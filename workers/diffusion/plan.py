@@ -33,9 +33,9 @@ class Plan:
     scheduler: SchedulerConfig
 
     @property
-    def total_steps(self) -> int:
-        """Steps of all pictures together."""
-        return self.images * self.steps
+    def work(self) -> int:
+        """What all pictures take: the steps of each, and its decoding and writing as one more."""
+        return self.images * (self.steps + 1)
 
     def batches(self, first: int) -> Iterator[range]:
         """Yield the numbers of the pictures in each batch, from picture ``first`` on."""

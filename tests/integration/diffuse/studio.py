@@ -79,9 +79,25 @@ class Job:
         return self.of(Facts)[0].facts
 
     @property
-    def progress(self) -> list[int]:
-        """How many steps were done, one number for each report."""
-        return [event.done for event in self.of(Progress)]
+    def steps(self) -> list[int]:
+        """How many steps of all pictures were done, at each report that brought some."""
+        found = dict.fromkeys(steps for _, steps in self.reports())
+        return [steps for steps in found if steps > self.facts["steps_done"] * self.resumed]
+
+    @property
+    def resumed(self) -> int:
+        """How many pictures an earlier attempt has made."""
+        checkpoint = self.context.checkpoint
+        return int(checkpoint.name.removeprefix("done-")) if checkpoint else 0
+
+    def reports(self) -> Iterator[tuple[int, int]]:
+        """Yield from each report of progress how many pictures are written, and all their steps."""
+        written = self.resumed
+        for event in self.events:
+            if isinstance(event, Metric):
+                written = event.step
+            if isinstance(event, Progress):
+                yield written, event.done - written
 
     @property
     def numbers(self) -> Mapping[str, float]:

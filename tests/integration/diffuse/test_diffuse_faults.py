@@ -24,6 +24,7 @@ from workers.diffusion.denoise import Denoiser
 from workers.diffusion.load import load_diffusion_model
 from workers.diffusion.prompts import encode_prompts
 from workers.diffusion.samplers import make_sampler
+from workers.events import Progress
 from workers.models import ModelCache
 
 Models = Callable[[str], Path]
@@ -146,7 +147,7 @@ def test_more_pixels_than_memory_holds_are_refused_at_once(studio: Studio) -> No
         job.run()
     assert "this machine has 0.2 GiB for it" in str(told.value)
     assert told.value.remedy == "choose a smaller --width and --height"
-    assert not job.progress
+    assert not job.of(Progress)
     assert not job.names()
     image = studio.drawing("large", 1024, 1032)
     with pytest.raises(OutOfMemoryError, match="a picture of 1032x1024 pixels"):

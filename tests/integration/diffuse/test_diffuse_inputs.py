@@ -55,7 +55,7 @@ def test_strength_decides_how_much_of_the_picture_is_left(studio: Studio, photo:
         studio.run(**as_asked(image=photo, strength=strength, steps=6, cfg=1))
         for strength in (0, 0.2, 0.5, 1)
     ]
-    assert [len(job.progress) for job in jobs] == [0, 1, 3, 6]
+    assert [len(job.steps) for job in jobs] == [0, 1, 3, 6]
     decoded = jobs[0].picture()
     moved = [changed(job.picture(), decoded) for job in jobs]
     assert moved[0] == 0
@@ -76,7 +76,7 @@ def test_strength_0_needs_no_step_of_sdxl_either(
     studio: Studio, photo: Path, models: Models
 ) -> None:
     job = studio.run(**as_asked(model=models("sdxl"), image=photo, strength=0))
-    assert job.progress == []
+    assert list(job.reports()) == [(1, 0)]
     assert job.picture().shape == (32, 32, 3)
 
 

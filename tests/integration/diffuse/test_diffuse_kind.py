@@ -36,7 +36,7 @@ def test_one_picture_is_one_file(studio: Studio) -> None:
     assert job.published() == job.names() == ["image-0000.png"]
     assert job.picture().shape == (16, 16, 3)
     assert job.picture().std() > 10
-    assert job.progress == [1, 2, 3]
+    assert job.steps == [1, 2, 3]
     assert job.of(Progress)[-1].eta_seconds == 0
 
 
@@ -49,8 +49,21 @@ def test_several_pictures_come_batch_by_batch_and_on_a_sheet(studio: Studio) -> 
     assert len({picture.tobytes() for picture in job.pictures()}) == 5
     assert [event.step for event in job.of(Checkpoint)] == [2, 4]
     assert {event.kind for event in job.of(Checkpoint)} == {"image"}
-    assert job.progress == [2, 4, 6, 8, 10, 12, 13, 14, 15]
+    assert job.steps == [2, 4, 6, 8, 10, 12, 13, 14, 15]
     assert "5 pictures of 16x16 in batches of 2: 3 steps of ddim, guidance 4, seed 7" in job.log
+
+
+def test_a_job_is_done_when_its_last_picture_is_written(studio: Studio) -> None:
+    job = studio.job(n_images=5, batch_size=2)
+    for event in job.start():
+        if isinstance(event, Progress):
+            assert event.total == 5 * (3 + 1)
+            assert event.eta_seconds is not None
+            left = 5 - len(list(job.folder.glob("image-*.png")))
+            assert event.done <= event.total - left
+            assert (event.eta_seconds == 0) == (event.done == event.total)
+    assert list(job.reports())[-1] == (5, 15)
+    assert any(written < 5 for written, steps in job.reports() if steps == 15)
 
 
 def test_the_sheet_shows_the_pictures(studio: Studio) -> None:

@@ -16,7 +16,7 @@ from tests.integration.diffuse.studio import SHEET, Job, Studio, alike, same
 from workers.checkpoints import STATE, is_whole
 from workers.diffusion.batching import picture_bytes
 from workers.diffusion.load import load_diffusion_model
-from workers.events import Artifact, Checkpoint, Event, Progress, Stopped
+from workers.events import Artifact, Checkpoint, Progress, Stopped
 from workers.kinds import Request
 from workers.models import ModelCache
 
@@ -33,16 +33,16 @@ def cut(job: Job, events: int) -> Job:
     return job
 
 
-def asked(job: Job, request: Request, when: Callable[[Event], bool]) -> Job:
-    """Run a job to its end, asking for something once ``when`` holds of an event."""
-    for event in job.start():
-        if when(event):
+def asked(job: Job, request: Request, steps: int) -> Job:
+    """Run a job to its end, asking for something when so many steps have been done."""
+    for _ in job.start():
+        if reached(job, steps):
             job.context.control.request = request
     return job
 
 
-def after(steps: int) -> Callable[[Event], bool]:
-    return lambda event: isinstance(event, Progress) and event.done >= steps
+def reached(job: Job, steps: int) -> bool:
+    return any(done >= steps for done in job.steps)
 
 
 def until_checkpoint(job: Job) -> Job:
@@ -68,8 +68,9 @@ def test_a_killed_job_goes_on_behind_its_checkpoint(studio: Studio, whole: Job) 
     resumed = studio.run(checkpoint=killed.checkpoint(), **OPTIONS)
     assert same(resumed, whole)
     assert f"{there} pictures were there already" in resumed.log
-    assert resumed.progress == [done for done in whole.progress if done > 3 * there]
-    assert resumed.of(Progress)[-1].total == 15
+    assert resumed.steps == [steps for steps in whole.steps if steps > 3 * there]
+    assert resumed.of(Progress)[0].done > 4 * there
+    assert resumed.of(Progress)[-1].done == resumed.of(Progress)[-1].total == 20
     for name in killed.published():
         assert (resumed.folder / name).samefile(killed.folder / name)
 
@@ -106,7 +107,7 @@ def test_pictures_of_an_earlier_attempt_are_no_new_checkpoint(studio: Studio) ->
     there = killed.of(Checkpoint)[0].step
     again = studio.job(checkpoint=killed.checkpoint(), **OPTIONS)
     running = again.start()
-    next(event for event in running if after(3 * there + 4)(event))
+    next(event for event in running if reached(again, 3 * there + 4))
     running.close()  # type: ignore[attr-defined]
     assert not again.of(Checkpoint)
 
@@ -131,7 +132,7 @@ def test_a_job_that_goes_on_with_less_memory_still_writes_checkpoints(studio: St
 
 @pytest.mark.parametrize("steps", [4, 6, 10, 14])
 def test_a_stopped_job_goes_on_where_it_was(studio: Studio, whole: Job, steps: int) -> None:
-    stopped = asked(studio.job(**OPTIONS), Request.STOP, after(steps))
+    stopped = asked(studio.job(**OPTIONS), Request.STOP, steps)
     if not isinstance(stopped.events[-1], Stopped):
         assert same(stopped, whole)
         return
@@ -142,24 +143,24 @@ def test_a_stopped_job_goes_on_where_it_was(studio: Studio, whole: Job, steps: i
 
 
 def test_a_job_stopped_in_its_first_batch_has_nothing_to_go_on_from(studio: Studio) -> None:
-    stopped = asked(studio.job(**OPTIONS), Request.STOP, after(2))
+    stopped = asked(studio.job(**OPTIONS), Request.STOP, 2)
     assert stopped.events[-1] == Stopped()
-    assert stopped.progress == [2]
+    assert stopped.steps == [2]
     assert stopped.published() == stopped.names() == []
 
 
 def test_stop_keeps_the_batch_that_was_done(studio: Studio) -> None:
-    stopped = asked(studio.job(**OPTIONS), Request.STOP, after(6))
+    stopped = asked(studio.job(**OPTIONS), Request.STOP, 6)
     assert stopped.events[-1] == Stopped()
     assert stopped.published() == ["image-0000.png", "image-0001.png"]
 
 
 def test_a_job_stopped_after_its_last_step_is_done(studio: Studio, whole: Job) -> None:
-    assert same(asked(studio.job(**OPTIONS), Request.STOP, after(15)), whole)
+    assert same(asked(studio.job(**OPTIONS), Request.STOP, 15), whole)
 
 
 def test_finish_ends_with_what_there_is(studio: Studio, whole: Job) -> None:
-    ended = asked(studio.job(**OPTIONS), Request.FINISH, after(8))
+    ended = asked(studio.job(**OPTIONS), Request.FINISH, 8)
     assert sorted(ended.published()) == [SHEET, "image-0000.png", "image-0001.png"]
     assert ended.names() == [SHEET, "image-0000.png", "image-0001.png"]
     assert "Finished as asked, after 2 of 5 pictures" in ended.log
@@ -167,7 +168,7 @@ def test_finish_ends_with_what_there_is(studio: Studio, whole: Job) -> None:
 
 
 def test_finish_before_the_first_picture_leaves_none(studio: Studio) -> None:
-    ended = asked(studio.job(**OPTIONS), Request.FINISH, after(1))
+    ended = asked(studio.job(**OPTIONS), Request.FINISH, 1)
     assert ended.published() == ended.names() == []
     assert "Finished as asked, after 0 of 5 pictures" in ended.log
 

@@ -156,7 +156,7 @@ def test_pictures_of_consecutive_seeds(tmp_path: Path, model: Path, models: Mode
     events = both.run()
     second.run()
     done = [event.done for event in events if isinstance(event, Progress)]
-    assert done == [1, 2, 2, 3, 4, 4]
+    assert done == [1, 2, 3, 4, 5, 6]
     assert published(events) == ["image-0000.png", "image-0001.png", "contact-sheet.png"]
     assert both.picture().shape == (32, 16, 3)
     assert (both.picture(1) == second.picture()).all()
@@ -205,7 +205,7 @@ def test_a_job_finishes_with_the_pictures_that_there_are(
     events = []
     for event in job.events:
         events.append(event)
-        if isinstance(event, Progress) and event.done == 3:
+        if isinstance(event, Progress) and event.done == 4:
             job.context.control.request = Request.FINISH
     assert published(events) == ["image-0000.png"]
     assert isinstance(events[-1], Log)
@@ -220,7 +220,7 @@ def test_a_stopped_job_goes_on_with_the_first_picture_that_is_missing(
     events = []
     for event in stopped.events:
         events.append(event)
-        if isinstance(event, Progress) and event.done == 3:
+        if isinstance(event, Progress) and event.done == 4:
             stopped.context.control.request = Request.STOP
     assert isinstance(events[-1], Stopped)
     folder = next(event.folder for event in events if isinstance(event, Checkpoint))
@@ -228,7 +228,7 @@ def test_a_stopped_job_goes_on_with_the_first_picture_that_is_missing(
     assert is_whole(checkpoint)
     going_on = Job(tmp_path / "rest", model, models, n_images=2, checkpoint=checkpoint)
     done = going_on.run()
-    assert [event.done for event in done if isinstance(event, Progress)] == [3, 4, 4]
+    assert [event.done for event in done if isinstance(event, Progress)] == [4, 5, 6]
     assert published(done) == ["image-0000.png", "image-0001.png", "contact-sheet.png"]
     for index in range(2):
         assert (going_on.picture(index) == whole.picture(index)).all()
@@ -249,7 +249,7 @@ def test_a_picture_to_start_from(tmp_path: Path, model: Path, models: ModelCache
     )
     events = job.run()
     assert job.picture().shape == (16, 32, 3)
-    assert [event.done for event in events if isinstance(event, Progress)] == [2, 2]
+    assert [event.done for event in events if isinstance(event, Progress)] == [2, 3]
 
 
 def test_a_lora_file_changes_its_own_job_only(
