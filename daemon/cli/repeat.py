@@ -8,6 +8,7 @@ import click
 
 from daemon.cli.command import command, json_option, open_client
 from daemon.cli.narration import narrate
+from daemon.cli.states import changes
 from daemon.cli.submission import announce, check_staying, given, staying_options
 from daemon.cli.values import job_argument
 from daemon.errors import ExitCode
@@ -24,7 +25,8 @@ def repeat(number: int, **_: Any) -> int:
     """Queue job N's recorded spec again, its seed included, as a new job.
 
     Prints the new job's number. With --wait or --follow it then says whether adapters, texts and
-    pictures came out with the same hashes, and exits with 1 where they did not.
+    pictures came out with the same hashes and whether the model, the device or a package is another
+    than at job N, and exits with 1 where the outputs differ.
     """
     options = given(click.get_current_context())
     check_staying(options)
@@ -39,6 +41,8 @@ def repeat(number: int, **_: Any) -> int:
 
 def _compare(client: Client, number: int) -> int:
     job = client.job(number)
+    for change in changes(job):
+        narrate(f"since job {job['repeats']} {change}")
     if job["identical"] is None:
         narrate(f"job {number} made nothing that can be compared with job {job['repeats']}")
         return int(ExitCode.OK)

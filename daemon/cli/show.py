@@ -10,7 +10,7 @@ import click
 
 from daemon.cli import units
 from daemon.cli.command import command, json_option, open_client, print_json
-from daemon.cli.states import coloured, done, note, state_word, visible
+from daemon.cli.states import changes, coloured, done, note, state_word, visible
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.values import job_argument
 
@@ -57,10 +57,16 @@ def render_job(job: Any, now: datetime, *, width: int | None) -> Iterator[str]:
     yield f"job {job['id']} · {job['kind']}{name}"
     yield from _indent(_head(job, now))
     yield from _section("error", _error(job))
-    yield from _section("spec", _pairs(job["spec"]))
+    yield from _section("spec", _pairs(_told_spec(job["spec"])))
     yield from _section("attempts", _attempts(job, now, width))
     yield from _section("metrics", _pairs(_metrics(job["metrics"])))
     yield from _section("artifacts", _artifacts(job, width))
+
+
+def _told_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the strength of pictures from a text alone, which has nothing to act on."""
+    without = {"strength"} if spec.get("image") is None else set()
+    return {name: value for name, value in spec.items() if name not in without}
 
 
 def _metrics(values: dict[str, float]) -> dict[str, str]:
@@ -85,6 +91,7 @@ def _head(job: Any, now: datetime) -> list[str]:
             "begin": units.local_time(job.get("begin_at")),
             "repeats": job.get("repeats"),
             "identical": job.get("identical"),
+            "since then": "; ".join(changes(job)),
             "shared": job.get("share") or None,
             "created": units.local_time(job["created_at"]),
             "started": units.local_time(job["started_at"]),

@@ -25,6 +25,9 @@ _COLOURS = {
     "cancelled": "bright_black",
 }
 
+# Digits of a SHA-256.
+_HASH_DIGITS = 64
+
 
 def state_word(state: str) -> str:
     """Return glyph and word; the word alone where stdout cannot carry the glyph."""
@@ -57,6 +60,30 @@ def note(job: Any) -> str:
     if job.get("reason"):
         return str(job["reason"])
     return "next" if job["state"] == "queued" and job.get("position") == 1 else ""
+
+
+def changes(job: Any) -> list[str]:
+    """Return a clause for each thing that a repeated job was made with and the first one was not.
+
+    ``the model shapes has changed (3f2a… to 9c1b…)``, ``mlx has changed (0.32.3 to 0.32.4)``.
+    """
+    return [
+        f"{_thing(name, job)} has changed ({_short(then)} to {_short(now)})"
+        for name, (then, now) in (job.get("changed") or {}).items()
+    ]
+
+
+def _thing(name: str, job: Any) -> str:
+    if name in {"model_fingerprint", "model_sha256"}:
+        return f"the model {job['model']}"
+    if name.startswith("adapter_"):
+        return "the adapter" if name == "adapter_sha256" else "the adapter's configuration"
+    return name.removeprefix("version_")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:8]}…" if len(text) == _HASH_DIGITS else text
 
 
 def visible(text: str) -> str:

@@ -124,7 +124,8 @@ class Job(TypedDict):
     """Everything about one job; ``metrics`` holds the last value of each.
 
     ``identical`` tells of a job that ``repeats`` another whether its adapters, texts and
-    pictures have the same hashes (None: not known yet).
+    pictures have the same hashes (None: not known yet), and ``changed`` what it was made with that
+    the other was not: [then, now] by the fact's name.
     """
 
     id: int
@@ -143,6 +144,7 @@ class Job(TypedDict):
     retries_left: int
     repeats: int | None
     identical: bool | None
+    changed: dict[str, list[Any]] | None
     created_at: str
     started_at: str | None
     ended_at: str | None

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from daemon.access import Person
 from daemon.errors import NotFoundError
-from daemon.ledger import views
+from daemon.ledger import repeats, views
 from daemon.ledger.jobs import get_job
 from daemon.ledger.queries import LINE, positions
 from daemon.ledger.states import AttemptState, JobState
@@ -69,6 +69,7 @@ def show_job(session: Session, number: int, person: Person, *, now: float) -> vi
         "retries_left": job.retries_left,
         "repeats": job.repeats_id,
         "identical": identical(session, job),
+        "changed": repeats.changes(session, job),
         "attempts": [views.attempt(row) for row in _attempts(session, number)],
         "artifacts": artifacts(session, number),
         "metrics": last_metrics(session, number),

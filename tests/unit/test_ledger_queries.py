@@ -211,6 +211,38 @@ def test_a_repeat_is_compared_by_what_must_not_differ(
     assert (shown["repeats"], shown["identical"]) == (first, expected)
 
 
+def run_with(ledger: Ledger, number: int, **facts: str) -> None:
+    fence = start(ledger, number)
+    with ledger.writing() as session:
+        attempts.report_facts(session, fence, facts)
+    end(ledger, fence)
+
+
+def changed(ledger: Ledger, number: int) -> object:
+    with ledger.reading() as session:
+        return details.show_job(session, number, ANN, now=NOW)["changed"]
+
+
+def test_a_repeat_tells_what_it_was_made_with_otherwise(ledger: Ledger, submit: Submit) -> None:
+    first = submit()
+    run_with(ledger, first, model_fingerprint="a", version_mlx="1", width="8", device="cpu")
+    second = submit(repeats_id=first)
+    assert changed(ledger, second) is None
+    run_with(ledger, second, model_fingerprint="b", version_mlx="2", width="9", device="cpu")
+    assert changed(ledger, second) == {"model_fingerprint": ["a", "b"], "version_mlx": ["1", "2"]}
+    assert changed(ledger, first) is None
+
+
+def test_a_repeat_of_a_job_that_recorded_nothing_tells_nothing(
+    ledger: Ledger, submit: Submit
+) -> None:
+    first = submit()
+    end(ledger, start(ledger, first))
+    second = submit(repeats_id=first)
+    run_with(ledger, second, model_fingerprint="b")
+    assert changed(ledger, second) is None
+
+
 def test_use_is_shared_among_all(ledger: Ledger, submit: Submit) -> None:
     end(ledger, start(ledger, submit(501)), gpu_seconds=30.0)
     end(ledger, start(ledger, submit(502)), gpu_seconds=10.0)

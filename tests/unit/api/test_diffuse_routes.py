@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -412,6 +413,34 @@ def test_the_command_tells_of_an_option_that_is_not_used(
     assert err.startswith("studioq: note: the negative prompt is not used: --cfg 0 means")
     assert main(["repeat", out.strip(), "--socket", str(stage.paths.socket)]) == 0
     assert "note: the negative prompt is not used" in capsys.readouterr().err
+
+
+def run_on(stage: Any, number: int, fingerprint: str) -> None:
+    """Run a job to its good end on the model with this fingerprint."""
+    file = File(name="image-0000.png", kind="image", bytes=1, sha256="a" * 64)
+    with stage.ledger.writing() as session:
+        claim = attempts.claim(session, number, worker="w", device="cpu", now=NOW)
+        assert claim is not None
+        attempts.report_facts(session, claim.fence, {"model_fingerprint": fingerprint})
+        ending = Ending(state=AttemptState.SUCCEEDED, files=(file,))
+        attempts.end(session, claim.fence, ending, now=NOW)
+
+
+def test_a_repeat_on_another_model_says_so(
+    stage: Any, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = client.submit("diffuse", {"prompt": "x"})["id"]
+    run_on(stage, first, "a" * 64)
+    with ThreadPoolExecutor() as pool:
+        words = ["repeat", str(first), "--wait", "--socket", str(stage.paths.socket)]
+        code = pool.submit(main, words)
+        while client.jobs()["total"] < 2:
+            assert not code.done()
+        run_on(stage, first + 1, "b" * 64)
+        assert code.result() == 0
+    err = capsys.readouterr().err
+    assert f"since job {first} the model shapes has changed (aaaaaaaa… to bbbbbbbb…)" in err
+    assert f"identical to those of job {first}" in err
 
 
 def test_a_strength_that_leaves_no_step_is_refused(client: Client, brought: Path) -> None:

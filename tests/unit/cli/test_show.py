@@ -1,0 +1,72 @@
+"""The page of one job: what it says, and what it leaves out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from daemon.cli.show import render_job
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def lines(**values: Any) -> list[str]:
+    """Return the page's lines, each as its words with single blanks."""
+    job = {
+        "id": 2,
+        "kind": "diffuse",
+        "name": None,
+        "model": "shapes",
+        "user": "ana",
+        "state": "succeeded",
+        "reason": None,
+        "priority": "normal",
+        "position": None,
+        "created_at": "2026-11-22T01:02:03.000Z",
+        "started_at": None,
+        "ended_at": None,
+        "spec": {},
+        "attempts": [],
+        "metrics": {},
+        "artifacts": [],
+        **values,
+    }
+    return [" ".join(line.split()) for line in render_job(job, NOW, width=None)]
+
+
+def test_a_strength_is_shown_beside_an_image_only() -> None:
+    image = {"name": "photo.png", "sha256": "a" * 64}
+    assert "strength 0.7" in lines(spec={"image": image, "strength": 0.7})
+    text_alone = lines(spec={"image": None, "strength": 0.7, "steps": 25})
+    assert "steps 25" in text_alone
+    assert not any("strength" in line for line in text_alone)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"model_fingerprint": ["a" * 64, "b" * 64]},
+            "since then the model shapes has changed (aaaaaaaa… to bbbbbbbb…)",
+        ),
+        (
+            {"version_mlx": ["0.32.3", "0.32.4"], "device": ["Apple M2", "cpu"]},
+            "since then mlx has changed (0.32.3 to 0.32.4); device has changed (Apple M2 to cpu)",
+        ),
+        (
+            {"adapter_sha256": ["a" * 64, "b" * 64]},
+            "since then the adapter has changed (aaaaaaaa… to bbbbbbbb…)",
+        ),
+    ],
+)
+def test_what_a_repeated_job_was_made_with_otherwise_is_told(
+    changed: dict[str, Any], line: str
+) -> None:
+    assert line in lines(repeats=1, identical=False, changed=changed)
+
+
+@pytest.mark.parametrize("changed", [None, {}])
+def test_what_has_not_changed_is_not_told(changed: object) -> None:
+    assert not any("since then" in line for line in lines(repeats=1, changed=changed))
