@@ -74,17 +74,9 @@ def demo_paths(home: str | None) -> Paths:
     paths = Paths(home=folder, runtime=runtime)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder != default_home() and not os.path.lexists(paths.models):
-        paths.models.symlink_to(_own_models(), target_is_directory=True)
+        own = Paths.default().create_models()  # which may not have been there yet
+        paths.models.symlink_to(own, target_is_directory=True)
     return paths
-
-
-def _own_models() -> Path:
-    """Return the model root of the user's own home, which may not exist yet."""
-    home = default_home()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    models = home / "models"
-    models.mkdir(exist_ok=True)
-    return models
 
 
 def _cache() -> Path:

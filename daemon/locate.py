@@ -165,6 +165,12 @@ class Paths:
         _own_folder(self.runtime, 0o755)
         _own_folder(self.private, 0o700)
 
+    def create_models(self) -> Path:
+        """Make the home, if it is not there, and its model root; return that."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.models.mkdir(exist_ok=True)
+        return self.models
+
 
 def _own_folder(folder: Path, mode: int) -> None:
     """Make ``folder`` and check that it is a real folder of this user (another could plant it)."""

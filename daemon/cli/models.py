@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from daemon.cli.command import Group, json_option, open_client, print_json
+from daemon.cli.command import Group, json_option, open_client, print_json, socket_option
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.units import size
 from daemon.cli.values import MODEL
 from daemon.errors import NotFoundError
+from daemon.locate import Paths, Trust, find_daemon
 
 _COLUMNS = (
     Column(title="name", least=12),
@@ -77,12 +78,32 @@ def _page(model: Any) -> list[str]:
 @models.command("path", examples=("cp -r my-model $(studioq models path)/",))
 @json_option
 def path(as_json: bool) -> None:
-    """Print the folder that models are put into (with --json: every model root)."""
-    roots = open_client().models()["roots"]
+    """Print the folder that models are put into (with --json: every model root).
+
+    Of the user's own home that is known without a daemon, and the folder is made if need be; a
+    shared daemon is asked.
+    """
+    address = find_daemon(socket_option(click.get_current_context()))
+    roots = _own_roots if address.trust is Trust.OWN else _roots_of_daemon
     if as_json:
-        print_json(roots)
+        print_json(roots(everything=True))
     else:
-        click.echo(roots[0])
+        click.echo(roots(everything=False)[0])
+
+
+def _own_roots(*, everything: bool) -> list[str]:
+    paths = Paths.default()
+    first = str(paths.create_models())
+    if not everything:
+        return [first]
+    from daemon.config import load_config
+
+    return [str(root) for root in load_config(paths).all_roots(paths)]
+
+
+def _roots_of_daemon(*, everything: bool) -> list[str]:
+    roots = open_client().models()["roots"]
+    return roots if everything else roots[:1]
 
 
 def _print_models(*, as_json: bool) -> None:

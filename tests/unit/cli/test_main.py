@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -200,3 +201,24 @@ def test_a_prompt_from_stdin_loses_one_line_end(stdin: bytes, prompt: str) -> No
         [sys.executable, "-c", program], input=stdin, capture_output=True, check=True
     )
     assert done.stdout.decode().strip() == ascii(prompt)
+
+
+def test_where_models_go_is_known_without_a_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STUDIOQ_SOCKET")
+    assert main(["models", "path"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/home/models\n"
+    assert (tmp_path / "home" / "models").is_dir()
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "home" / "config.toml").write_text(f'model_roots = ["{tmp_path}/more"]\n')
+    assert main(["models", "path", "--json"]) == 0
+    roots = json.loads(capsys.readouterr().out)
+    assert roots[:2] == [f"{tmp_path}/home/models", f"{tmp_path}/more"]
+
+
+def test_where_the_models_of_another_daemon_go_is_asked_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["models", "path"]) == 3
+    assert "no daemon answers at" in capsys.readouterr().err
