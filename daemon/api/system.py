@@ -23,7 +23,7 @@ from daemon.ledger.downloads import downloads
 from daemon.ledger.revision import current_revision, is_draining, set_draining
 from daemon.ledger.states import DownloadState
 from daemon.ledger.views import iso
-from daemon.ledger.workers import latest_worker
+from daemon.ledger.workers import latest_worker, what_engine_waits_for
 from daemon.model_kinds import why_unusable
 from daemon.models import DEMO_MODEL, IMAGE_FORMATS, ModelEntry
 
@@ -35,6 +35,7 @@ _NO_ENGINE: dict[str, Any] = {
     "device": None,
     "memory": {"active": None, "peak": None, "cache": None, "limit": None},
     "models": [],
+    "reason": None,
 }
 _SHOWN = {
     DownloadState.PENDING: "downloading",
@@ -67,14 +68,15 @@ def _ledger_status(session: Session, worker_pid: int | None) -> dict[str, Any]:
     return {
         "revision": current_revision(session),
         "draining": is_draining(session),
-        "engine": _NO_ENGINE | (_shown(worker.engine) if worker is not None and lives else {}),
+        "engine": _NO_ENGINE | (_shown(session, worker.engine) if worker and lives else {}),
         "jobs": queries.job_counts(session),
     }
 
 
-def _shown(engine: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what only identifies the process to us."""
-    return {name: value for name, value in engine.items() if name != "started"}
+def _shown(session: Session, engine: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only identifies the process to us; say what to do about what it waits for."""
+    told = {name: value for name, value in engine.items() if name != "started"}
+    return told | {"reason": what_engine_waits_for(session) or engine.get("reason")}
 
 
 @router.get("/schema")

@@ -19,7 +19,7 @@ from daemon.checks.sockets import alive, ask_daemon, ping_redis, without_passwor
 from daemon.checks.storage import settings, user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _RUNTIME = re.compile(r"studioq-(\d+)-[0-9a-f]{8}")
 
@@ -130,14 +130,31 @@ def neighbours(places: Places) -> Iterator[Finding]:
 
 
 def gpu_lock(places: Places) -> Iterator[Finding]:
-    """Say who holds the machine-wide GPU locks."""
+    """Say who holds the machine-wide GPU locks, and how another home's engine lets go."""
     folder = places.locks
     files = sorted(folder.glob("*.lock")) if folder.is_dir() else []
     held = [file for file in files if _is_locked(file)]
     for file in held:
-        yield note("gpu lock", f"{file.stem} is held by {_holder(file)}")
+        facts = _facts(file)
+        own = facts.get("home") == str(places.home)
+        whose = "this home's engine, " if own else ""
+        yield note(
+            "gpu lock",
+            f"{file.stem} is held by {whose}{_holder(facts)}",
+            None if own else _how_it_lets_go(facts),
+        )
     if not held:
         yield ok("gpu lock", "free")
+
+
+def _how_it_lets_go(facts: Mapping[str, object]) -> str:
+    stop = "studioq daemon stop, with STUDIOQ_HOME set to it"
+    if facts.get("uid") == os.getuid():
+        return f"jobs of this home wait until that home's daemon is ended: {stop}"
+    return (
+        f"jobs of this home wait until its user ends that home's daemon ({stop}); "
+        "to share one queue, an admin runs `studioq daemon install`"
+    )
 
 
 def _is_locked(file: Path) -> bool:
@@ -159,11 +176,18 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
-def _holder(file: Path) -> str:
+def _facts(file: Path) -> Mapping[str, object]:
     """Return what the holder wrote about itself; anybody can write there, so it is only shown."""
     try:
         facts = json.loads(file.read_text("utf-8")[:4096])
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _holder(facts: Mapping[str, object]) -> str:
+    try:
         words = f"process {facts['pid']} of {facts['user']}, home {facts['home']}"
-    except (OSError, ValueError, TypeError, KeyError):
+    except KeyError:
         return "a process that does not say its name"
     return "".join(letter if letter.isprintable() else "?" for letter in words)[:200]

@@ -39,6 +39,7 @@ def page(answer: Any) -> dict[str, str]:
         "redis": _process(answer["redis"], answer["redis"].get("url")),
         "worker": _process(answer["worker"]),
         "engine": _process(engine, engine.get("device"), *_memory(engine)),
+        "why": engine.get("reason") or "",
         "models": ", ".join(str(model) for model in engine.get("models") or []),
         "jobs": jobs or "none",
         "queue": "drains: no job is started until studioq resume" if answer["draining"] else "",

@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 _EVERY = 0.5
 _BAR = 24
 
+_CLEAR = "\r\x1b[2K"  # to the line's beginning, and nothing behind it
+
 # Plain lines tell of every tenth of the work.
 _TENTHS = 10
 
 
 @dataclass(kw_only=True)
 class View:
-    """Where the lines go. ``live`` redraws one line; else a line is written when it is new."""
+    """Where the lines go. ``live`` redraws one line; else a line is written when it is new.
+
+    A reason that does not fit the live line is written out above it, once.
+    """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     live: bool = False
@@ -44,12 +49,20 @@ class View:
     def show(self, job: Any) -> None:
         """Show how a job stands."""
         if self.live:
-            self._write("\r\x1b[2K" + clip(line(job), self.width - 1), end="")
+            self._write_out(job)
+            self._write(_CLEAR + clip(line(job), self.width - 1), end="")
             return
         news = _news(job)
         if self._told.get(job["id"]) != news:
             self._told[job["id"]] = news
             self._write(line(job))
+
+    def _write_out(self, job: Any) -> None:
+        reason = (job["reason"],)
+        fits = len(line(job)) < self.width
+        if job["reason"] and not fits and self._told.get(job["id"]) != reason:
+            self._told[job["id"]] = reason
+            self._write(f"{_CLEAR}job {job['id']}: {job['reason']}")
 
     def finish(self, job: Any) -> None:
         """Show how a job ended, and leave the line."""

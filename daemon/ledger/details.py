@@ -29,6 +29,7 @@ from daemon.ledger.tables import (
     User,
 )
 from daemon.ledger.users import usage_by_user
+from daemon.ledger.workers import what_engine_waits_for
 
 ARTIFACT = (
     Artifact.name,
@@ -57,7 +58,12 @@ def show_job(session: Session, number: int, person: Person, *, now: float) -> vi
         select(*LINE).join(User, User.id == Job.user_id).where(Job.id == number)
     ).one()
     queued = [number] if job.state == JobState.QUEUED else []
-    shown = views.job_line(line, person, positions(session, queued, now=now).get(number))
+    shown = views.job_line(
+        line,
+        person,
+        positions(session, queued, now=now).get(number),
+        engine_waits=what_engine_waits_for(session) if queued else None,
+    )
     own = person.may_change(line.owner_uid)
     return shown | {
         "spec": job.spec if own else {},

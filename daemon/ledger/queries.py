@@ -21,6 +21,7 @@ from daemon.ledger.revision import current_revision
 from daemon.ledger.states import ENDED, DownloadState, JobState
 from daemon.ledger.tables import Dependency, Download, Job, User
 from daemon.ledger.users import usage_by_user
+from daemon.ledger.workers import what_engine_waits_for
 
 LINE = (
     Job.id,
@@ -113,9 +114,11 @@ def list_jobs(session: Session, person: Person, wanted: Filter, *, now: float) -
     rows, total = _chosen(session, wanted)
     if wanted.since is not None and len(rows) < total:
         revision = max((row.revision for row in rows), default=revision)
-    places = positions(session, [row.id for row in rows if row.state == JobState.QUEUED], now=now)
+    queued = [row.id for row in rows if row.state == JobState.QUEUED]
+    places = positions(session, queued, now=now)
+    waits = what_engine_waits_for(session) if queued else None
     rows.sort(key=lambda row: row.id, reverse=True)
-    lines = [views.job_line(row, person, places.get(row.id)) for row in rows]
+    lines = [views.job_line(row, person, places.get(row.id), engine_waits=waits) for row in rows]
     return {"revision": revision, "total": total, "jobs": lines}
 
 

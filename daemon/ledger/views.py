@@ -13,6 +13,7 @@ from typing import Any
 
 from daemon import defaults
 from daemon.access import Person
+from daemon.ledger.states import JobState
 from daemon.ledger.tables import Attempt, JobEvent, Metric
 
 Json = dict[str, Any]
@@ -42,16 +43,22 @@ def progress(row: Any) -> Json:
     }
 
 
-def job_line(row: Any, person: Person, position: int | None) -> Json:
-    """Return one line of the queue; ``row`` has the columns of ``queries.LINE``."""
+def job_line(
+    row: Any, person: Person, position: int | None, *, engine_waits: str | None = None
+) -> Json:
+    """Return one line of the queue; ``row`` has the columns of ``queries.LINE``.
+
+    ``engine_waits``: what keeps the engine from starting any queued job.
+    """
     readable = person.may_read(row.owner_uid, shared=row.share)
+    reason = row.reason if readable or row.started_at is None else None
     return {
         "id": row.id,
         "kind": row.kind,
         "name": row.name,
         "user": row.user,
         "state": row.state,
-        "reason": row.reason if readable or row.started_at is None else None,
+        "reason": engine_waits or reason if row.state == JobState.QUEUED else reason,
         "priority": level(row.priority),
         "position": position,
         "model": row.model,

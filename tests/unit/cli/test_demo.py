@@ -59,6 +59,16 @@ def test_a_live_line_fits_the_terminal_and_is_left_at_the_end() -> None:
     assert all(len(part) < 40 for part in text.replace("\n", "").split("\r\x1b[2K"))
 
 
+def test_a_reason_that_does_not_fit_is_written_out_once() -> None:
+    stream = io.StringIO()
+    view = View(stream=stream, live=True, width=40)
+    long = "the GPU is held by process 7 of user bo (home /homes/bo)"
+    for reason in (long, long, "short", long):
+        view.show(job("queued", reason=reason))
+    whole = [text for text in stream.getvalue().split("\r\x1b[2K") if text.endswith("\n")]
+    assert whole == [f"job 1: {long}\n"]
+
+
 def metric(name: str, step: int, value: float) -> dict[str, Any]:
     return {"name": name, "step": step, "value": value}
 

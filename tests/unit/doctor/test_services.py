@@ -118,10 +118,28 @@ def test_the_holder_of_the_gpu_lock_is_named(places: Places) -> None:
     assert finding.status == "note"
     assert finding.found.startswith(f"gpu-0 is held by process {os.getpid()} of ")
     assert finding.found.endswith("home /homes/a")
+    assert "until that home's daemon is ended: studioq daemon stop" in str(finding.remedy)
     lock.write_text("\x1b[31m not what an engine writes")
     assert statuses(services.gpu_lock(places)) == {"gpu lock": "note"}
     os.close(held._descriptor)
     assert statuses(services.gpu_lock(places)) == {"gpu lock": "ok"}
+
+
+def test_the_lock_of_ones_own_engine_needs_nothing(places: Places) -> None:
+    held = GpuLock.acquire(places.locks / "gpu-0.lock", home=places.home, report=print)
+    (finding,) = services.gpu_lock(places)
+    assert finding.found.startswith("gpu-0 is held by this home's engine, process ")
+    assert finding.remedy is None
+    os.close(held._descriptor)
+
+
+def test_the_engine_of_another_user_is_theirs_to_end(places: Places) -> None:
+    lock = places.locks / "gpu-0.lock"
+    held = GpuLock.acquire(lock, home=Path("/homes/a"), report=print)
+    lock.write_text(json.dumps({"pid": 1, "uid": -1, "user": "bo", "home": "/homes/bo"}))
+    (finding,) = services.gpu_lock(places)
+    assert "until its user ends that home's daemon" in str(finding.remedy)
+    os.close(held._descriptor)
 
 
 def test_nobody_holds_a_lock_that_was_never_made(places: Places) -> None:
