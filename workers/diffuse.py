@@ -1,8 +1,8 @@
 """The job kind ``diffuse``: pictures from a text, from a picture, or within a mask.
 
 The rule this module protects: a picture depends on the spec and its own number alone. Batches,
-interruptions and the device decide only how soon it is there; one that is written stays, and a job
-that goes on begins with the first that is missing.
+interruptions and the device decide only how soon it is there. One that has all its steps is
+published, whatever the job is asked then; a job that goes on begins with the first that is missing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ def run(context: Context, clock: Clock = time.perf_counter) -> Iterator[Event]:
         yield SafePoint()
         job = yield from _prepared(context, spec, model, seconds, clock)
         try:
-            yield from job.events()
+            with closing(job.events()) as events:
+                for event in events:
+                    context.control.unpublished = job.unpublished
+                    yield event
         finally:
             job.close()
 
@@ -110,6 +113,12 @@ class _Job:
         self._previews = Previews(context.folder, spec, model)
         self._begun = clock()
         self._resumed = self._denoised = 0
+        self._is_denoised = False
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether a picture has all its steps and is not published."""
+        return self._is_denoised or self._pictures.is_behind
 
     def close(self) -> None:
         """End the writing; a picture that is half written is not left."""
@@ -155,12 +164,17 @@ class _Job:
         with closing(denoiser.run(seeds, self._clean())) as steps:
             for step in steps:
                 self._denoised += len(batch)
+                self._is_denoised = step.index + 1 == self._plan.steps
                 yield from self._after_step(step)
-                if self._asked() and step.index + 1 < self._plan.steps:
+                if self._asked() and not self._is_denoised:
                     return False
                 last = step.latents
         yield from self._reported(self._pictures.collect(fetch=True))
-        yield from self._pictures.decode(batch, last)
+        for tile in self._pictures.decode(batch, last):
+            yield tile
+            if self._context.control.request is Request.CANCEL:
+                return False
+        self._is_denoised = False
         return not self._asked()
 
     def _asked(self) -> bool:
@@ -212,13 +226,13 @@ class _Job:
 
     def _ending(self) -> Events:
         """Write what is left; say why there are fewer pictures than asked for, if so."""
-        request = self._context.control.request
         yield from self._reported(self._pictures.finish())
-        if request is Request.STOP and self._pictures.count < self._spec.n_images:
+        request, whole = self._context.control.request, self._pictures.count == self._plan.images
+        if request in (Request.STOP, Request.CANCEL) and not whole:
             yield from self._pictures.checkpoint()
             yield Stopped()
             return
-        if self._pictures.count < self._spec.n_images:
+        if not whole:
             yield Log(
                 text=f"Finished as asked, after {self._pictures.count} of "
                 f"{self._spec.n_images} pictures"

@@ -26,6 +26,7 @@ class Request(StrEnum):
 
     FINISH = "finish"
     STOP = "stop"
+    CANCEL = "cancel"
 
 
 @dataclass(slots=True)
@@ -33,10 +34,14 @@ class Control:
     """The engine's standing wish for one attempt.
 
     ``FINISH``: end now as succeeded with what there is. ``STOP``: write a checkpoint, yield
-    ``Stopped`` and return; the job is continued later. A cancelled generator is simply closed.
+    ``Stopped`` and return; the job is continued later. ``CANCEL``, which a time limit sends too:
+    publish what is finished, begin nothing, and return; the attempt ends as cancelled whatever it
+    does then. It is asked only while the job says that there is something, by ``unpublished``;
+    otherwise a cancelled generator is simply closed.
     """
 
     request: Request | None = None
+    unpublished: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

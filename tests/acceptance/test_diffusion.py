@@ -170,6 +170,25 @@ def test_a_preview_can_be_seen_while_the_job_runs_and_a_cancelled_one_keeps_its_
     assert home.job(number)["state"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("limit", "state"), [((), "cancelled"), (("--time-limit", "2s"), "failed")]
+)
+def test_neither_a_cancellation_nor_a_time_limit_loses_a_finished_picture(
+    home: Home, submit: Submit, limit: tuple[str, ...], state: str
+) -> None:
+    steps = 1
+    number = submit("--n-images", "1000", "--batch-size", "1", "--steps", str(steps), *limit)
+    if not limit:
+        first_picture(home, number)
+        home.run("cancel", str(number))
+    job = home.wait(number)
+    assert job["state"] == state, (job, home.tails())
+    pictures = [f"image-{index:04}.png" for index in range(len(names(job)))]
+    assert pictures
+    assert names(job) == pictures
+    assert job["progress"]["done"] == (steps + 1) * len(pictures) < job["progress"]["total"]
+
+
 def test_pictures_masks_and_loras_travel(
     home: Home, submit: Submit, photo: Path, tmp_path: Path
 ) -> None:

@@ -114,6 +114,11 @@ class Pictures:
         """How many pictures are on the disk, without a gap from the first."""
         return self._catalogue.count
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a picture that was handed over is not yet published."""
+        return self._pending is not None or not self._writer.is_idle or self._catalogue.is_behind
+
     def close(self) -> None:
         """End the threads; a picture that is half written is not left."""
         self._writer.close()

@@ -111,6 +111,7 @@ def _pictures(run: _Run) -> Events:
         if pixels is None:
             break
         yield from album.write(pixels, _chunks(run, index, seed, size, loras))
+        run.context.control.unpublished = album.is_behind
         yield _progress(spec, index + 1, 0)
     if run.context.control.request is Request.STOP and album.count < spec.n_images:
         yield Stopped()

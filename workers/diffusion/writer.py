@@ -54,6 +54,11 @@ class PictureWriter:
         self._pool = ThreadPoolExecutor(threads or _threads(), thread_name_prefix="pictures")
         self._futures: deque[Future[Written]] = deque()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was submitted has been given back."""
+        return not self._futures
+
     def submit(self, pictures: Sequence[Picture]) -> None:
         """Hand pictures over, waiting for room first.
 

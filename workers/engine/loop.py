@@ -27,7 +27,6 @@ from workers.models import ModelCache
 from workers.protocol import Ask, Evict, Message, Over, Quit, Start
 
 Events = Generator[Event, None, None]
-CANCEL = "cancel"
 
 # Bytes of MLX memory after which an ended attempt is worth a garbage collection (milliseconds);
 # a job that did nothing has only moved a random key or two.
@@ -138,11 +137,11 @@ class Loop:
         )
 
     def _ask(self, fence: int, request: str) -> None:
-        """Pass a wish on; one for an attempt that is over is late, and ignored."""
+        """Pass a wish on; one for an attempt that is over or cancelled is late, and ignored."""
         attempt = self._attempts.get(fence)
-        if attempt is None:
+        if attempt is None or attempt.control.request is Request.CANCEL:
             return
-        if request == CANCEL:
+        if request == Request.CANCEL and not attempt.control.unpublished:
             self._close_with(attempt, End.CANCELLED)
         elif request == Request.STOP and not attempt.kind.checkpoints:
             self._close_with(attempt, End.STOPPED)
@@ -178,7 +177,9 @@ class Loop:
         self._end(attempt, Outcome(end=end))
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Close an attempt, forget it and say how it ended."""
+        """Close an attempt, forget it and say how it ended: cancelled, if it was asked to be."""
+        if attempt.control.request is Request.CANCEL:
+            outcome = Outcome(end=End.CANCELLED)
         _close(attempt)
         del self._attempts[attempt.fence]
         self._random.end(attempt.fence)

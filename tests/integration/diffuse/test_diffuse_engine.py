@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.specs import DiffuseSpec
-from tests.integration.diffuse.studio import HASH, USUAL, Pixels, alike, pixels
+from tests.integration.diffuse.studio import HASH, SHEET, USUAL, Pixels, alike, pixels
 from tests.integration.test_engine import PATIENCE, Bench
 from workers.checkpoints import is_whole
 from workers.diffusion.preview import PREVIEW
@@ -116,6 +116,17 @@ def test_a_wish_ends_a_diffusion_within_a_step(jobs: Jobs, request_: str, state:
     assert jobs.bench.over(attempt).state == state
     assert jobs.progress(attempt)[-1] < 900
     assert jobs.left(attempt) == set()
+
+
+@pytest.mark.parametrize("request_", ["cancel", "finish", "stop"])
+def test_no_wish_loses_a_picture_that_has_all_its_steps(jobs: Jobs, request_: str) -> None:
+    attempt = jobs.start(n_images=1000, batch_size=1, steps=1)
+    jobs.bench.progress(attempt, least=6)
+    jobs.bench.process.send(Ask(attempt=attempt, request=request_))
+    jobs.bench.over(attempt)
+    pictures = [name for name in jobs.files(attempt) if name != SHEET]
+    assert len(jobs.pictures(attempt)) == len(pictures)
+    assert jobs.progress(attempt)[-1] == 2 * len(pictures)
 
 
 def test_a_stopped_diffusion_goes_on_in_another_attempt(jobs: Jobs) -> None:

@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.integration.diffuse.studio import SHEET, Job, Studio, alike, same
 from workers.checkpoints import STATE, is_whole
 from workers.diffusion.batching import picture_bytes
 from workers.diffusion.load import load_diffusion_model
-from workers.events import Artifact, Checkpoint, Progress, Stopped
+from workers.events import Artifact, Checkpoint, Progress, SafePoint, Stopped
 from workers.kinds import Request
 from workers.models import ModelCache
 
@@ -39,6 +40,22 @@ def asked(job: Job, request: Request, steps: int) -> Job:
         if reached(job, steps):
             job.context.control.request = request
     return job
+
+
+def cancelled(job: Job, when: Callable[[Job], bool]) -> Job:
+    """Run a job and cancel it as the engine does, once ``when`` holds after an event."""
+    control, running = job.context.control, job.start()
+    for _ in running:
+        if control.request is None and when(job):
+            if not control.unpublished:
+                running.close()  # type: ignore[attr-defined]
+                break
+            control.request = Request.CANCEL
+    return job
+
+
+def has_said(events: int, job: Job) -> bool:
+    return len(job.events) >= events
 
 
 def reached(job: Job, steps: int) -> bool:
@@ -171,6 +188,50 @@ def test_finish_before_the_first_picture_leaves_none(studio: Studio) -> None:
     ended = asked(studio.job(**OPTIONS), Request.FINISH, 1)
     assert ended.published() == ended.names() == []
     assert "Finished as asked, after 0 of 5 pictures" in ended.log
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_no_picture_that_has_all_its_steps_is_lost_by_a_cancellation(
+    studio: Studio, steps: int, batch: int
+) -> None:
+    options: dict[str, Any] = {"n_images": 5, "steps": steps, "batch_size": batch}
+    whole = studio.run(**options)
+    for events in range(1, len(whole.events)):
+        job = cancelled(studio.job(**options), partial(has_said, events))
+        complete = [end for end in (*range(batch, 5, batch), 5) if reached(job, steps * end)]
+        wanted = [f"image-{index:04}.png" for index in range(max(complete, default=0))]
+        assert [name for name in job.published() if name != SHEET] == wanted
+        assert all(job.files()[name] == whole.files()[name] for name in wanted)
+        assert [name for name in job.names() if name != SHEET] == wanted
+
+
+def test_a_cancelled_job_begins_nothing_more(studio: Studio) -> None:
+    job = studio.job(**OPTIONS)
+    cancelled(job, lambda job: reached(job, 8))
+    assert job.steps[-1] == 8
+    assert job.published() == ["image-0000.png", "image-0001.png"]
+
+
+def test_a_cancellation_waits_for_one_tile_and_not_for_the_picture(studio: Studio) -> None:
+    options: dict[str, Any] = {"n_images": 3, "batch_size": 1, "steps": 2}
+    options |= {"width": 1800, "height": 8}
+    whole = studio.run(**options)
+    job = studio.job(**options)
+    cancelled(job, lambda job: reached(job, 4) and isinstance(job.events[-1], SafePoint))
+    assert job.published() == ["image-0000.png"]
+    assert job.files()["image-0000.png"] == whole.files()["image-0000.png"]
+
+
+@pytest.mark.parametrize("request_", [Request.FINISH, Request.STOP])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_finish_and_stop_keep_every_picture_that_has_all_its_steps(
+    studio: Studio, request_: Request, steps: int
+) -> None:
+    for pictures in (1, 2, 3):
+        job = studio.job(n_images=5, batch_size=1, steps=steps)
+        asked(job, request_, steps * pictures)
+        assert len([name for name in job.published() if name != SHEET]) == pictures
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "state", "changed"])

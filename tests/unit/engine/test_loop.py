@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -13,7 +13,7 @@ from daemon.errors import JobError, NonFiniteError, OutOfMemoryError
 from daemon.ledger.states import AttemptState
 from workers.engine.loop import Terminate
 from workers.engine.outcomes import End
-from workers.events import Event, Log, Metric, Progress, SafePoint, Stopped
+from workers.events import Artifact, Event, Log, Metric, Progress, SafePoint, Stopped
 from workers.kinds import Context, Request
 from workers.protocol import Ask, Evict, Happened, Over, Quit
 
@@ -102,6 +102,47 @@ def test_a_wish_is_obeyed_at_the_next_safe_point(
     assert engine.over(1).state == state
     assert engine.events(1)[-1] == Log(text=last)
     assert closed == ["cleaned up"]
+
+
+def holding(context: Context) -> Iterator[Event]:
+    """A job that holds something finished, and publishes it when it is asked to do anything."""
+    context.control.unpublished = True
+    yield Log(text="holding")
+    while context.control.request is None:
+        yield SafePoint()
+    yield Log(text=f"asked to {context.control.request}")
+    yield Artifact(path="held.png", kind="image")
+
+
+def failing(context: Context) -> Iterator[Event]:
+    yield from holding(context)
+    raise JobError("too late to matter")
+
+
+def stopping(context: Context) -> Iterator[Event]:
+    yield from holding(context)
+    yield Stopped()
+
+
+@pytest.mark.parametrize("runner", [holding, failing, stopping])
+def test_a_cancelled_job_publishes_what_it_holds_and_is_cancelled(
+    engine: Engine, runner: Callable[[Context], Iterator[Event]]
+) -> None:
+    def held(context: Context) -> Iterator[Event]:
+        for event in runner(context):
+            if event == Log(text="holding"):
+                for request in ("cancel", "finish", "stop", "cancel"):
+                    engine.inbox.put(Ask(attempt=1, request=request))
+            yield event
+
+    engine.script(held, checkpoints=True)
+    engine.start(1)
+    engine.run()
+    assert engine.over(1) == Over(
+        attempt=1, state="cancelled", peak_memory_bytes=engine.over(1).peak_memory_bytes
+    )
+    said = [event for event in engine.events(1) if not isinstance(event, SafePoint)]
+    assert said[1:] == [Log(text="asked to cancel"), Artifact(path="held.png", kind="image")]
 
 
 def test_a_wish_for_an_unknown_attempt_or_of_an_unknown_sort_is_ignored(
