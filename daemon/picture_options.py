@@ -13,6 +13,7 @@ from daemon.errors import ModelError, SpecRefusedError
 from daemon.image_files import ImageFolder, is_mflux
 from daemon.image_models import INDEX
 from daemon.specs import MAX_STEPS, DiffuseSpec
+from daemon.wording import counted
 
 # Guidance of 0 or 1 is none: then nothing is guided away from.
 _UNGUIDED = (0, 1)
@@ -31,7 +32,8 @@ def check_steps(spec: DiffuseSpec, model: Path) -> None:
     if is_mflux(model):
         return
     raise SpecRefusedError(
-        f"strength = {spec.strength:g} leaves none of {spec.steps} steps, which it multiplies",
+        f"strength = {spec.strength:g} leaves none of {counted(spec.steps, 'step')}, which it "
+        "multiplies",
         field="strength",
         remedy=f"give --strength {_enough(spec.steps):g} or more{_or_more_steps(spec)}; "
         "--strength 0 returns the image as the model sees it",

@@ -144,11 +144,15 @@ def _listen_to_signals(
 ) -> None:
     """SIGTERM ends the daemon alone; ctrl-C ends all that it started, twice: the daemon at once."""
 
-    def interrupted() -> None:
-        loop.add_signal_handler(signal.SIGINT, ending.set)
-        supervisor.begin_shutdown(worker=True, drain=False)
+    def end_alone(by: str) -> None:
+        note(log, "shutdown_begun", by=by, worker=False, drain=False)
+        ending.set()
 
-    loop.add_signal_handler(signal.SIGTERM, ending.set)
+    def interrupted() -> None:
+        loop.add_signal_handler(signal.SIGINT, end_alone, "a second SIGINT")
+        supervisor.begin_shutdown(worker=True, drain=False, by="SIGINT")
+
+    loop.add_signal_handler(signal.SIGTERM, end_alone, "SIGTERM")
     loop.add_signal_handler(signal.SIGINT, interrupted)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     loop.add_signal_handler(signal.SIGCHLD, supervisor.wake)

@@ -56,8 +56,8 @@ class Processes(Protocol):
     def status(self) -> dict[str, Any]:
         """Return the state of ``redis`` and ``worker``."""
 
-    def begin_shutdown(self, *, worker: bool, drain: bool) -> None:
-        """Begin to end the daemon and what else was asked."""
+    def begin_shutdown(self, *, worker: bool, drain: bool, by: str) -> None:
+        """Begin to end the daemon and what else was asked; ``by`` says who asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

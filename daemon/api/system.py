@@ -175,7 +175,8 @@ async def shut_down(request: Request, service: Services, person: Asker) -> Json:
     require_admin(person, "ending the daemon")
     body = await read_object(request)
     worker, drain_first = _flag(body, "worker"), _flag(body, "drain")
-    service.processes.begin_shutdown(worker=worker, drain=drain_first)
+    asker = f"user {person.name} (uid {person.uid})"
+    service.processes.begin_shutdown(worker=worker, drain=drain_first, by=asker)
     return Json({"worker": worker, "drain": drain_first}, status_code=HTTPStatus.ACCEPTED)
 
 

@@ -13,6 +13,7 @@ from daemon.cli.command import command, json_option, open_client, print_json
 from daemon.cli.states import changes, coloured, done, note, state_word, visible
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.values import job_argument
+from daemon.wording import counted
 
 _ATTEMPTS = tuple(
     Column(title=title, right=right, least=least)
@@ -157,7 +158,9 @@ def _artifacts(job: Any, width: int | None) -> list[str]:
     ]
     others = len(job["artifacts"]) - len(results)
     more = (
-        [f"and {others} files of checkpoints (studioq fetch {job['id']} --all)"] if others else []
+        [f"and {counted(others, 'file')} of checkpoints (studioq fetch {job['id']} --all)"]
+        if others
+        else []
     )
     return [*_table(_ARTIFACTS, rows, width), *more]
 

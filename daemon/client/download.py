@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from daemon.client.inputs import hash_file
 from daemon.durable import sync_file
 from daemon.errors import ConflictError, FileDiffersError, NotFoundError, StudioqError
+from daemon.wording import counted
 
 if TYPE_CHECKING:
     from daemon.client.answers import Artifact, Job
@@ -201,7 +202,8 @@ def nothing_to_fetch(job: Job, artifacts: Sequence[Artifact]) -> ConflictError:
     number, state = job["id"], job["state"]
     if artifacts:
         return ConflictError(
-            f"job {number} is {state} and has no results, but {len(artifacts)} checkpoint files",
+            f"job {number} is {state} and has no results, but "
+            f"{counted(len(artifacts), 'file')} of checkpoints",
             remedy=f"studioq fetch {number} --all",
         )
     why = f": {job['reason']}" if job["reason"] else ""

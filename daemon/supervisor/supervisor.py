@@ -111,9 +111,12 @@ class Supervisor:
         """Look now; may be called from a signal's handler."""
         self._wake.set()
 
-    def begin_shutdown(self, *, worker: bool, drain: bool) -> None:
-        """Begin to end the daemon, and the worker and Redis if ``worker``."""
-        note(log, "shutdown_begun", worker=worker, drain=drain)
+    def begin_shutdown(self, *, worker: bool, drain: bool, by: str) -> None:
+        """Begin to end the daemon, and the worker and Redis if ``worker``.
+
+        ``by``: the signal or the person that asked for it, for the log.
+        """
+        note(log, "shutdown_begun", by=by, worker=worker, drain=drain)
         self._shutdown = Shutdown(worker=worker, drain=drain)
         self.wake()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -278,6 +279,21 @@ def test_an_interrupt_ends_everything(studio: Studio) -> None:
 
     _, left = psutil.wait_procs(parts, timeout=10)
     assert left == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_log_names_the_signal_that_ended_the_daemon(studio: Studio, number: int) -> None:
+    studio.end(number)
+    worker = number == signal.SIGINT
+    told = f"action=shutdown_begun by={signal.Signals(number).name} worker={worker} drain=False"
+    assert told in (studio.paths.logs / "daemon.log").read_text()
+
+
+def test_the_log_names_the_user_who_ended_the_daemon(studio: Studio) -> None:
+    studio.stop()
+    name = pwd.getpwuid(os.getuid()).pw_name
+    told = f'action=shutdown_begun by="user {name} (uid {os.getuid()})" worker=True drain=False'
+    assert told in (studio.paths.logs / "daemon.log").read_text()
 
 
 def test_a_job_starts_when_its_time_has_come(studio: Studio) -> None:

@@ -31,7 +31,8 @@ def test_a_strength_that_leaves_no_step_is_refused(
 ) -> None:
     with pytest.raises(SpecRefusedError) as caught:
         check_steps(spec(image=PHOTO, steps=steps, strength=strength), model)
-    assert caught.value.message.startswith(f"strength = {strength:g} leaves none of {steps} steps")
+    told = f"strength = {strength:g} leaves none of {steps} step{'s' if steps > 1 else ''},"
+    assert caught.value.message.startswith(told)
     assert caught.value.field == "strength"
 
 

@@ -67,6 +67,13 @@ def test_what_a_repeated_job_was_made_with_otherwise_is_told(
     assert line in lines(repeats=1, identical=False, changed=changed)
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "and 1 file of"), (2, "and 2 files of")])
+def test_files_of_checkpoints_are_counted(count: int, told: str) -> None:
+    file = {"name": "checkpoints/1/state", "kind": "state", "bytes": 1, "sha256": "a" * 64}
+    (line,) = [line for line in lines(artifacts=[file] * count) if "--all" in line]
+    assert line == f"{told} checkpoints (studioq fetch 2 --all)"
+
+
 @pytest.mark.parametrize("changed", [None, {}])
 def test_what_has_not_changed_is_not_told(changed: object) -> None:
     assert not any("since then" in line for line in lines(repeats=1, changed=changed))
