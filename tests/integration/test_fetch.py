@@ -13,10 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from daemon.model_kinds import check_model
 from daemon.models import ModelRoots
+from tests.unit.image_folders import CONFIGS, INDEX
 
 COMMIT = "c" * 40
 FILES = {
@@ -28,18 +31,22 @@ FILES = {
     "model.Q4.gguf": b"GGUF",
 }
 
+
+def weights(count: int) -> bytes:
+    """Return a safetensors file of one tensor with so many numbers."""
+    return save({"weight": np.zeros(count, np.float32)})
+
+
 # What an old and popular repository of an image model holds; of it these are needed.
 NEEDED = {
-    "model_index.json": b'{"unet": ["diffusers", "UNet2DConditionModel"]}',
+    "model_index.json": json.dumps(INDEX).encode(),
     "scheduler/scheduler_config.json": b"{}",
     "tokenizer/vocab.json": b"{}",
     "tokenizer/merges.txt": b"#version: 0.2",
-    "text_encoder/config.json": b"{}",
-    "text_encoder/model.fp16.safetensors": b"half a text encoder",
-    "unet/config.json": b"{}",
-    "unet/diffusion_pytorch_model.fp16.safetensors": b"half a unet" * 1000,
-    "vae/config.json": b"{}",
-    "vae/diffusion_pytorch_model.fp16.safetensors": b"half a vae",
+    **{f"{part}/config.json": json.dumps(config).encode() for part, config in CONFIGS.items()},
+    "text_encoder/model.fp16.safetensors": weights(5),
+    "unet/diffusion_pytorch_model.fp16.safetensors": weights(3000),
+    "vae/diffusion_pytorch_model.fp16.safetensors": weights(6),
 }
 PIPELINE = NEEDED | {
     "README.md": b"# readme",
