@@ -29,6 +29,7 @@ router = APIRouter()
 
 MAX_LINES = 10_000
 MAX_WAIT = 60.0
+_UNTOLD = {"reason": None, "error": None}
 HUB_TOKEN = "studioq-hub-token"  # noqa: S105 - a header's name
 
 Act = Callable[..., Job]
@@ -184,8 +185,8 @@ async def wait_for_job(
         if not job.ended and await ended.wait(min(timeout, MAX_WAIT)):
             job = await asyncio.to_thread(look)
     readable = person.may_read(job.owner_uid, shared=job.share)
-    error = job.error if readable else None
-    return Json({"id": number, "state": job.state, "ended": job.ended, "error": error})
+    told = {"reason": job.reason, "error": job.error} if readable else _UNTOLD
+    return Json({"id": number, "state": job.state, "ended": job.ended, **told})
 
 
 @router.post("/jobs/{number}/cancel")

@@ -39,7 +39,11 @@ def _unless_given(_: click.Context, __: click.Parameter, given: bool) -> bool:
     show_default=True,
     help="Image model (studioq models list).",
 )
-@click.option("--negative-prompt", metavar="TEXT", help="What the pictures shall not show.")
+@click.option(
+    "--negative-prompt",
+    metavar="TEXT",
+    help="What the pictures shall not show; not used without guidance (--cfg 0).",
+)
 @click.option(
     "--n-images", type=int, default=1, show_default=True, help="Pictures, one seed apart each."
 )

@@ -62,10 +62,11 @@ def outcome(ending: Any) -> ExitCode:
 
 
 def tell(ending: Any) -> None:
-    """Say on stderr how a job ended."""
+    """Say on stderr how a job ended, and why where there is a reason."""
     error = ending.get("error") or {}
-    reason = f": {error['message']}" if error.get("message") else ""
-    complain(f"job {ending['id']} {ending['state']}{reason}", error.get("remedy"))
+    state, why = ending["state"], error.get("message") or ending.get("reason") or ""
+    told = why if why.startswith(state) else ": ".join(filter(None, (state, why)))
+    complain(f"job {ending['id']} {told}", error.get("remedy"))
 
 
 def run_notify(command: str, ending: Any) -> None:

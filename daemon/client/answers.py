@@ -62,6 +62,7 @@ class Ending(TypedDict):
     id: int
     state: str
     ended: bool
+    reason: str | None
     error: ErrorDict | None
 
 

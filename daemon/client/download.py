@@ -217,7 +217,8 @@ def _where_else(job: Job) -> str:
     number = job["id"]
     if job["ended_at"]:
         return f"studioq show {number} says how it went"
-    if job["state"] == "running" and job["kind"] == "diffuse":
+    previewed = job["kind"] == "diffuse" and job["spec"].get("preview_every") != 0
+    if job["state"] == "running" and previewed:
         return (
             f"studioq fetch {number} --preview brings the picture that is being made; "
             f"studioq wait {number} waits for all"

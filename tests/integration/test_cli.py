@@ -147,7 +147,12 @@ def test_the_number_is_all_there_is_on_stdout(home: Home) -> None:
     done = home.run("noop")
     assert done.stdout.strip().isdigit()
     assert done.stderr == ""
-    assert set(json.loads(home.data("noop", "--json"))) == {"id", "state", "reason"}
+    assert set(json.loads(home.data("noop", "--json"))) == {
+        "id",
+        "state",
+        "reason",
+        "notes",
+    }
 
 
 def test_waiting_exits_with_the_outcome(home: Home) -> None:
@@ -369,7 +374,7 @@ def test_the_client_can_do_what_the_commands_can(
         client.download(trained, "adapters.safetensors", file)
     with pytest.raises(NotFoundError):
         client.job(9999)
-    with pytest.raises(ConflictError, match="no artifacts"):
+    with pytest.raises(ConflictError, match="has no results"):
         client.fetch(1, to=tmp_path)
     assert "train" in client.schema()["kinds"]
 

@@ -307,8 +307,23 @@ def test_nothing_fetched_from_a_running_job_points_to_its_preview(
     assert str(caught.value.remedy).startswith("studioq fetch 1 --preview brings the picture")
 
 
+def test_nothing_fetched_from_a_job_without_previews_points_to_its_end(
+    stage: Any, client: Client, tmp_path: Path
+) -> None:
+    number = client.submit("diffuse", {"prompt": "x", "preview_every": 0})["id"]
+    with stage.ledger.writing() as session:
+        assert attempts.claim(session, number, worker="w", device="cpu", now=NOW)
+    with pytest.raises(ConflictError) as caught:
+        client.fetch(number, to=tmp_path)
+    assert caught.value.remedy == f"studioq wait {number} waits for its end"
+
+
 def test_a_job_finished_before_its_first_picture_is_cancelled_and_says_so(
-    stage: Any, client: Client, running: Claim, tmp_path: Path
+    stage: Any,
+    client: Client,
+    running: Claim,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     client.finish(running.job_id)
     with stage.ledger.writing() as session:
@@ -319,6 +334,19 @@ def test_a_job_finished_before_its_first_picture_is_cancelled_and_says_so(
         "job 1 is cancelled and has no results: finished early, as its user asked, before it had "
         "made anything"
     )
+    assert main(["wait", "1", "--socket", str(stage.paths.socket)]) == 1
+    told = (
+        "studioq: job 1 cancelled: finished early, as its user asked, before it had made anything"
+    )
+    assert told in capsys.readouterr().err
+
+
+def test_a_cancelled_job_says_by_whom(
+    stage: Any, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.cancel(client.submit("diffuse", {"prompt": "x"})["id"])
+    assert main(["wait", "1", "--socket", str(stage.paths.socket)]) == 1
+    assert capsys.readouterr().err.startswith("studioq: job 1 cancelled by ")
 
 
 def test_a_preview_that_is_a_link_is_not_followed(

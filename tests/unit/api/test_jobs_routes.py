@@ -161,7 +161,8 @@ def test_waiting_ends_when_the_job_does(stage: Any, peer: Any, submit: Submit) -
     run_to_end(stage, number)
     waiter.join()
 
-    assert answers[0].json == {"id": 1, "state": "succeeded", "ended": True, "error": None}
+    rest = {"reason": None, "error": None}
+    assert answers[0].json == {"id": 1, "state": "succeeded", "ended": True, **rest}
 
 
 def test_waiting_ends_when_the_time_is_up(peer: Any, submit: Submit) -> None:
@@ -169,7 +170,8 @@ def test_waiting_ends_when_the_time_is_up(peer: Any, submit: Submit) -> None:
 
     answer = peer.ask("GET", f"/jobs/{number}/wait?timeout=0.01")
 
-    assert answer.json == {"id": 1, "state": "queued", "ended": False, "error": None}
+    rest = {"reason": None, "error": None}
+    assert answer.json == {"id": 1, "state": "queued", "ended": False, **rest}
 
 
 @pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "x"])
