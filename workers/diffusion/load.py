@@ -232,7 +232,7 @@ def estimate_bytes(path: Path) -> int:
 def _headers(path: Path, files: Iterable[Path]) -> Iterator[tuple[Path, WeightsHeader]]:
     """Yield the files with their headers; messages name them by their places in the model."""
     for file in files:
-        place = file.name if file == path else file.relative_to(path).as_posix()
+        place = file.name if file == path else f"{path.name}: {file.relative_to(path).as_posix()}"
         yield file, read_safetensors_header(file, name=place)
 
 

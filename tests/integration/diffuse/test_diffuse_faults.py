@@ -189,18 +189,18 @@ def a_controlnet(folder: Path) -> str:
     index = json.loads((folder / "model_index.json").read_bytes())
     index["controlnet"] = ["diffusers", "ControlNetModel"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    return "spoilt is a StableDiffusionControlNetPipeline; what can be used is"
+    return "spoilt is a StableDiffusionControlNetPipeline with the part controlnet; what can be"
 
 
 def without_unet(folder: Path) -> str:
     shutil.rmtree(folder / "unet")
-    return "spoilt is incomplete: its unet is missing"
+    return "spoilt is incomplete: it has no unet/"
 
 
 def cut_short(folder: Path) -> str:
     file = folder / "vae" / UNET
     file.write_bytes(file.read_bytes()[:-1000])
-    return f"^vae/{re.escape(UNET)} is incomplete"
+    return f"^spoilt: vae/{re.escape(UNET)} is incomplete"
 
 
 def another_shape(folder: Path) -> str:
@@ -223,7 +223,7 @@ def missing_tensor(folder: Path) -> str:
 def a_pickle(folder: Path) -> str:
     (folder / "unet" / UNET).unlink()
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"PK\x03\x04")
-    return r"diffusion_pytorch_model\.bin, which holds code"
+    return r"only diffusion_pytorch_model\.bin, a pickle, which is never read"
 
 
 @pytest.mark.parametrize(
