@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 from mlx import nn
 
-from workers.diffusion.layers import GroupNorm
+from workers.diffusion.group_norm import GroupNorm
 from workers.memory import on_gpu
 
 KeysValues = tuple[mx.array, mx.array]

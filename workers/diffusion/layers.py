@@ -7,12 +7,11 @@ in a checkpoint or a LoRA file is a path in the module tree.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import mlx.core as mx
 from mlx import nn
 
-Activation = Callable[[mx.array], mx.array]
+from workers.diffusion.group_norm import Activation, GroupNorm
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.silu,
@@ -20,35 +19,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": nn.gelu,
     "mish": nn.mish,
 }
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation (Wu and He 2018, arXiv:1803.08494), groups of neighbouring channels.
-
-    Statistics are in float32 whatever the input is.
-    """
-
-    def __init__(self, groups: int, channels: int, eps: float) -> None:
-        super().__init__()
-        self.weight = mx.ones((channels,))
-        self.bias = mx.zeros((channels,))
-        self.groups = groups
-        self.eps = eps
-
-    def __call__(self, x: mx.array, activation: Activation | None = None) -> mx.array:
-        """Normalise ``x`` of shape (batch, …, channels), and apply an activation to the result.
-
-        Weight, bias and activation are applied while groups still stand first, so that a compiled
-        function does them in one pass that also puts the channels back.
-        """
-        batch, channels = x.shape[0], x.shape[-1]
-        cells = (self.groups, channels // self.groups)
-        grouped = x.reshape(batch, -1, *cells).transpose(0, 2, 1, 3)
-        rows = grouped.reshape(batch, self.groups, -1)
-        rows = mx.fast.layer_norm(rows, weight=None, bias=None, eps=self.eps)
-        back = rows.reshape(grouped.shape).transpose(0, 2, 1, 3)
-        normed = back * self.weight.reshape(cells) + self.bias.reshape(cells)
-        return (activation(normed) if activation else normed).reshape(x.shape)
 
 
 class ResnetBlock2D(nn.Module):

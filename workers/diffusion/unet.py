@@ -15,10 +15,10 @@ from mlx import nn
 
 from workers.diffusion.attention import Attention, KeysValues, Transformer2DModel
 from workers.diffusion.configs import UNetConfig
+from workers.diffusion.group_norm import GroupNorm
 from workers.diffusion.layers import (
     ACTIVATIONS,
     Downsample2D,
-    GroupNorm,
     ResnetBlock2D,
     TimestepEmbedding,
     Upsample2D,

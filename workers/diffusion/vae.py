@@ -14,10 +14,10 @@ from mlx import nn
 
 from workers.diffusion.attention import PixelAttention
 from workers.diffusion.configs import VaeConfig
+from workers.diffusion.group_norm import GroupNorm
 from workers.diffusion.layers import (
     ACTIVATIONS,
     Downsample2D,
-    GroupNorm,
     ResnetBlock2D,
     Upsample2D,
 )

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.diffusion import kept, tiny
 from tests.unit.diffusion.cases import TIME_IDS, TIMESTEPS, unet_sizes
+from workers.diffusion import group_norm
 from workers.diffusion.components import Component
 from workers.diffusion.configs import UNetConfig
 from workers.diffusion.unet import Added, UNet2DConditionModel
@@ -70,6 +71,17 @@ def test_a_unet_in_half_precision_stays_close(name: str) -> None:
     unet = load(kept.component(f"unet/{name}"), mx.float16)
     assert unet.dtype == mx.float16
     assert worst(unet, name) < HALF_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "odd-widths"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", TOLERANCE), ("float16", HALF_TOLERANCE)]
+)
+def test_a_unet_whose_norms_are_products_answers_alike(
+    name: str, dtype: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_norm, "by_rows", group_norm.by_products)
+    assert worst(load(kept.component(f"unet/{name}"), getattr(mx, dtype)), name) < tolerance
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])
