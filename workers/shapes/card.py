@@ -53,18 +53,20 @@ def _shares(prefix: str, accuracy: Accuracy) -> dict[str, str]:
 
 
 def _rows(run: Path) -> str:
-    """Return the table's rows, one for each stage in the order in which they were done.
+    """Return the table's rows, one for each stage in the order in which they were done, and notes.
 
     Raises:
         ModelError: the folder does not say how its stages were run.
     """
     stages = read_stages(run) or [_stage(run, name) for name in ("vae", "unet")]
-    return "\n".join(
+    rows = "\n".join(
         f"| {stage['stage']} | {stage['networks']} | {stage['device']} | {stage['pictures']:,} "
         f"| {stage['batch']} | {stage['steps']:,} | {stage['minutes']:.1f} | {stage['rate']:g} "
         f"| {stage['precision']} |"
         for stage in stages
     )
+    notes = [str(stage["note"]) for stage in stages if "note" in stage]
+    return "\n\n".join([rows, *notes])
 
 
 def read_stages(run: Path) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ def read_stages(run: Path) -> list[dict[str, Any]]:
 
 
 def record_stage(run: Path, stage: dict[str, Any]) -> None:
-    """Add a stage to the run's record: the keys are those of the card's table."""
+    """Add a stage to the run's record: the keys are the card's columns, and perhaps a ``note``."""
     write_text(run / STAGES, json.dumps([*read_stages(run), stage], indent=2) + "\n")
 
 

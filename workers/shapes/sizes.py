@@ -127,7 +127,7 @@ def text_config(sizes: Sizes, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def scheduler_config() -> dict[str, Any]:
-    """Return ``scheduler/scheduler_config.json``: Stable Diffusion 1.x's noise, DDIM steps."""
+    """Return ``scheduler/scheduler_config.json``: Stable Diffusion 1.x's noise, velocities."""
     return {
         "_class_name": "DDIMScheduler",
         "_diffusers_version": _DIFFUSERS,
@@ -136,7 +136,7 @@ def scheduler_config() -> dict[str, Any]:
         "beta_start": BETA_START,
         "clip_sample": False,
         "num_train_timesteps": TIMESTEPS,
-        "prediction_type": "epsilon",
+        "prediction_type": "v_prediction",
         "set_alpha_to_one": False,
         "steps_offset": 1,
         "timestep_spacing": "leading",

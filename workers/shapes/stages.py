@@ -26,9 +26,9 @@ from workers.shapes.convolution import use_direct_gradients
 from workers.shapes.drawing import Pool, draw, draw_blocks
 from workers.shapes.flat import Layout
 from workers.shapes.objectives import (
-    NoiseObjective,
-    TextToNoise,
+    TextToVelocity,
     VaeObjective,
+    VelocityObjective,
     from_network,
     to_network,
 )
@@ -82,14 +82,14 @@ def train_unet(plan: Plan, options: Options) -> None:
     """
     mx.random.seed(options.seed)
     vocabulary = caption_vocabulary()
-    module = TextToNoise(build_unet(plan.sizes), build_text_encoder(plan.sizes, vocabulary))
+    module = TextToVelocity(build_unet(plan.sizes), build_text_encoder(plan.sizes, vocabulary))
     if plan.direct_gradients:
         use_direct_gradients(module)
     vae = trained_vae(plan)
     blocks = _blocks(plan, options.seed, _UNET_PICTURES)
     latents, scenes = _encode(vae, blocks)
     say(f"encoded {len(latents)} pictures")
-    objective = NoiseObjective(
+    objective = VelocityObjective(
         module=module, latents=latents, captions=scenes, tokens=mx.array(caption_tokens())
     )
     train(objective, options, plan.folder / UNET)

@@ -48,17 +48,23 @@ class Stage:
         )
 
     def run(self, seconds: float, save: Callable[[], None]) -> int:
-        """Train for so long, saving now and then and at the end; return the number of steps."""
-        begun, step, saves = time.monotonic(), 0, 1
-        advance: Callable[[], Any] = self._advance
+        """Train for so long, saving now and then and at the end; return the number of steps.
+
+        The first steps, in which kernels are compiled and chosen, are not counted in the time.
+        """
+        step, saves = 0, 1
+        while step < _WARM_STEPS:
+            self._set_rates(step, 0.0)
+            self._advance()
+            step += 1
+        advance: Callable[[], Any] = self._captured() if self._cuda else self._advance
+        begun = time.monotonic()
         while (spent := (time.monotonic() - begun) / seconds) < 1:
             self._set_rates(step, spent)
-            if self._cuda and step == _WARM_STEPS:
-                advance = self._captured()
             advance()
             step += 1
             if step % _REPORT == 0:
-                speed = step / (time.monotonic() - begun)
+                speed = (step - _WARM_STEPS) / (time.monotonic() - begun)
                 say(f"step {step} loss {float(self._last):.5f} {speed:.1f}/s")
             if spent > saves * _SAVE_SHARE:
                 save()

@@ -30,7 +30,7 @@ from workers.shapes import export
 from workers.shapes.captions import all_scenes, sample_training
 from workers.shapes.card import record_stage
 from workers.shapes.drawing import draw, draw_blocks
-from workers.shapes.objectives import EMPTY_SHARE, KL_WEIGHT, noise_levels
+from workers.shapes.objectives import EMPTY_SHARE, KL_WEIGHT, NOISY_FROM, NOISY_SHARE, noise_levels
 from workers.shapes.sizes import SHAPES, SMALL, Sizes, text_config, unet_config, vae_config
 from workers.shapes.torch_stage import Loss, Stage
 from workers.shapes.torch_text import TextEncoder
@@ -51,38 +51,44 @@ def autoencoder_loss(vae: AutoencoderKL, pictures: torch.Tensor, batch: int) -> 
     def loss() -> torch.Tensor:
         rows = torch.randint(len(pictures), (batch,), device=pictures.device)
         clean = _to_network(pictures[rows])
-        mean, logvar = vae.quant_conv(vae.encoder(clean)).chunk(2, dim=1)
+        with _autocast(pictures):
+            moments = vae.quant_conv(vae.encoder(clean))
+        mean, logvar = moments.float().chunk(2, dim=1)
         logvar = logvar.clamp(-30, 20)
         latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-        error = vae.decoder(vae.post_quant_conv(latents)) - clean
+        with _autocast(pictures):
+            decoded = vae.decoder(vae.post_quant_conv(latents))
+        error = decoded.float() - clean
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum() / batch
         return error.abs().mean() + error.square().mean() + KL_WEIGHT * divergence
 
     return loss
 
 
-def noise_loss(
+def velocity_loss(
     networks: nn.ModuleDict, latents: torch.Tensor, scenes: torch.Tensor, batch: int
 ) -> Loss:
-    """Return the loss of ``objectives.NoiseObjective`` on random rows of (N, 4, y, x) latents."""
+    """Return the loss of ``objectives.VelocityObjective`` on rows of (N, 4, y, x) latents."""
     device = latents.device
     tokens = torch.from_numpy(caption_tokens()).long().to(device)
-    signal, noise, weight = (torch.from_numpy(table).to(device) for table in noise_levels())
-    precision = torch.bfloat16 if latents.is_cuda else torch.float32
+    signal, noise = (torch.from_numpy(table).to(device) for table in noise_levels())
 
     def loss() -> torch.Tensor:
         rows = torch.randint(len(latents), (batch,), device=device)
-        times = torch.randint(len(signal), (batch,), device=device)
+        any_time = torch.randint(len(signal), (batch,), device=device)
+        noisy_time = torch.randint(NOISY_FROM, len(signal), (batch,), device=device)
+        chosen = torch.rand(batch, device=device) < NOISY_SHARE
+        times = torch.where(chosen, noisy_time, any_time)
+        kept, share = signal[times][:, None, None, None], noise[times][:, None, None, None]
         empty = torch.rand(batch, device=device) < EMPTY_SHARE
         captions = torch.where(empty, len(tokens) - 1, scenes[rows])
-        added = torch.randn_like(latents[rows])
-        noisy = signal[times][:, None, None, None] * latents[rows]
-        noisy = noisy + noise[times][:, None, None, None] * added
-        with torch.autocast(device.type, precision, enabled=latents.is_cuda, cache_enabled=False):
+        clean = latents[rows]
+        added = torch.randn_like(clean)
+        noisy = kept * clean + share * added
+        with _autocast(latents):
             context = networks["text_encoder"](tokens[captions])
             predicted = networks["unet"](noisy, times, context, return_dict=False)[0]
-        error = (predicted.float() - added).square().mean(dim=(1, 2, 3))
-        return (weight[times] * error).mean()
+        return (predicted.float() - (kept * added - share * clean)).square().mean()
 
     return loss
 
@@ -128,6 +134,7 @@ def train_vae(options: argparse.Namespace, sizes: Sizes) -> None:
     blocks = list(_blocks(options.pictures, (options.seed << 8) + 1, sizes))
     pictures = torch.cat([block for block, _ in blocks]).to(_device())
     say(f"drew {len(pictures)} pictures")
+    _compile(vae.encoder, vae.decoder)
     stage = Stage(vae, autoencoder_loss(vae, pictures, options.vae_batch), _RATE, _VAE_AVERAGE)
     steps = stage.run(60 * options.vae_minutes, lambda: _save(options.out, "vae", stage.averages()))
     _record(options, "vae", options.pictures, steps, _RATE)
@@ -138,14 +145,21 @@ def train_vae(options: argparse.Namespace, sizes: Sizes) -> None:
 
 
 def train_unet(options: argparse.Namespace, sizes: Sizes) -> None:
-    """Train UNet and text encoder on the latents of the trained autoencoder."""
+    """Train UNet and text encoder on the latents of the trained autoencoder.
+
+    They go on from RUN's weights if it has some, with a fresh optimiser.
+    """
     blocks = _blocks(options.latents, (options.seed << 8) + 2, sizes)
     latents, scenes = _encode(_trained_vae(options.out, sizes), blocks)
     say(f"encoded {len(latents)} pictures")
     unet = _network(UNet2DConditionModel, unet_config(sizes))
     text_encoder = TextEncoder(text_config(sizes, caption_vocabulary()))
     networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(_device())
-    loss = noise_loss(networks, latents * _scaling(options.out), scenes, options.unet_batch)
+    for part, network in networks.items():
+        if _file(options.out, part).exists():
+            network.load_state_dict(_load(options.out, part), strict=True)
+    _compile(unet, text_encoder)
+    loss = velocity_loss(networks, latents * _scaling(options.out), scenes, options.unet_batch)
     stage = Stage(networks, loss, _RATE, _UNET_AVERAGE)
     steps = stage.run(60 * options.unet_minutes, lambda: _save_both(options.out, stage.averages()))
     _record(options, "unet", options.latents, steps, _RATE)
@@ -182,7 +196,7 @@ def _record(
             "steps": steps,
             "minutes": getattr(options, f"{stage}_minutes"),
             "rate": rate,
-            "precision": "bfloat16" if on_card and stage == "unet" else "float32",
+            "precision": "bfloat16" if on_card else "float32",
         },
     )
 
@@ -226,6 +240,26 @@ def _to_network(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.float() / 127.5 - 1
 
 
+def _autocast(beside: torch.Tensor) -> torch.autocast:
+    """Return the context in which networks compute: bfloat16 on a card, float32 on the host.
+
+    Casts are not cached: a CUDA graph must hold each of them.
+    """
+    return torch.autocast(
+        beside.device.type, torch.bfloat16, enabled=beside.is_cuda, cache_enabled=False
+    )
+
+
+def _compile(*networks: nn.Module) -> None:
+    """Have networks compiled at their first step, on a card.
+
+    They are bound there by memory: normalisation, activation and casts become one pass.
+    """
+    if torch.cuda.is_available():
+        for network in networks:
+            network.compile()
+
+
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -245,13 +279,17 @@ def _scaling(run: Path) -> float:
 
 
 def _load(run: Path, part: str) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(run / f"{part}.safetensors")
+    tensors: dict[str, torch.Tensor] = load_file(_file(run, part))
     return tensors
+
+
+def _file(run: Path, part: str) -> Path:
+    return run / f"{part}.safetensors"
 
 
 def _save(run: Path, part: str, tensors: dict[str, torch.Tensor]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, run / f"{part}.tmp")
-    (run / f"{part}.tmp").replace(run / f"{part}.safetensors")
+    (run / f"{part}.tmp").replace(_file(run, part))
 
 
 def _save_both(run: Path, averages: dict[str, torch.Tensor]) -> None:

@@ -24,9 +24,11 @@ from workers.shapes.export import weight_bytes
 from workers.shapes.flat import Layout
 from workers.shapes.objectives import (
     EMPTY_SHARE,
-    NoiseObjective,
-    TextToNoise,
+    NOISY_FROM,
+    NOISY_SHARE,
+    TextToVelocity,
     VaeObjective,
+    VelocityObjective,
     noise_levels,
 )
 from workers.shapes.optimizer import Rates
@@ -95,10 +97,10 @@ def vae_objective() -> VaeObjective:
     return VaeObjective(module=module, pictures=mx.array(pictures.astype(np.uint8)))
 
 
-def noise_objective() -> NoiseObjective:
+def velocity_objective() -> VelocityObjective:
     mx.random.seed(1)
-    module = TextToNoise(build_unet(SMALL), build_text_encoder(SMALL, caption_vocabulary()))
-    return NoiseObjective(
+    module = TextToVelocity(build_unet(SMALL), build_text_encoder(SMALL, caption_vocabulary()))
+    return VelocityObjective(
         module=module,
         latents=mx.random.normal((16, 8, 8, 4)),
         captions=np.arange(100, 116, dtype=np.int32),
@@ -106,10 +108,10 @@ def noise_objective() -> NoiseObjective:
     )
 
 
-Objectives = Callable[[], VaeObjective] | Callable[[], NoiseObjective]
+Objectives = Callable[[], VaeObjective] | Callable[[], VelocityObjective]
 
 
-@pytest.mark.parametrize("objective", [vae_objective, noise_objective])
+@pytest.mark.parametrize("objective", [vae_objective, velocity_objective])
 def test_a_stage_that_was_killed_goes_on_exactly(objective: Objectives, tmp_path: Path) -> None:
     whole = train(objective(), options(8), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -161,7 +163,7 @@ def test_a_damaged_checkpoint_is_said_and_an_interrupted_one_is_not_used(tmp_pat
 
 
 def test_a_loss_that_is_not_a_number_ends_the_stage(tmp_path: Path) -> None:
-    objective = noise_objective()
+    objective = velocity_objective()
     broken = replace(objective, latents=mx.full((16, 8, 8, 4), float("nan")))
     with pytest.raises(NonFiniteError, match="the loss became nan by step"):
         train(broken, options(10), tmp_path)
@@ -169,7 +171,7 @@ def test_a_loss_that_is_not_a_number_ends_the_stage(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_numbers_are_not_saved(tmp_path: Path) -> None:
-    objective = noise_objective()
+    objective = velocity_objective()
     broken = replace(objective, latents=mx.full((16, 8, 8, 4), float("nan")))
     often = replace(options(10), save_minutes=-1.0)
     with pytest.raises(NonFiniteError, match="the weights are not finite after step 1"):
@@ -186,7 +188,7 @@ def test_reduced_precision_trains_float32_weights(tmp_path: Path) -> None:
 
 
 def test_captions_of_training_are_their_pictures_and_a_tenth_is_empty() -> None:
-    objective = noise_objective()
+    objective = velocity_objective()
     drawn = objective.draw(np.random.Generator(np.random.PCG64(1)), 5000)
     rows, captions, timesteps = drawn
     empty = captions == len(all_scenes())
@@ -194,15 +196,15 @@ def test_captions_of_training_are_their_pictures_and_a_tenth_is_empty() -> None:
     assert np.array_equal(captions[~empty], 100 + rows[~empty])
     assert timesteps.min() == 0
     assert timesteps.max() == 999
+    noisy = NOISY_SHARE + (1 - NOISY_SHARE) * (1000 - NOISY_FROM) / 1000
+    assert abs((timesteps >= NOISY_FROM).mean() - noisy) < 0.02
 
 
-def test_the_noise_is_stable_diffusion_s_and_clear_timesteps_weigh_less() -> None:
-    signal, noise, weight = noise_levels()
+def test_the_noise_is_stable_diffusion_s() -> None:
+    signal, noise = noise_levels()
     assert np.allclose(signal**2 + noise**2, 1)
     assert signal[0] ** 2 == pytest.approx(1 - 0.00085)
     assert signal[-1] ** 2 == pytest.approx(0.00466, abs=1e-4)
-    ratio = (signal / noise) ** 2
-    assert np.allclose(weight, np.minimum(5 / ratio, 1), rtol=1e-4)
 
 
 def test_no_picture_of_a_held_out_pair_is_trained_on(plan: Plan) -> None:
