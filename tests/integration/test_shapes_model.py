@@ -15,7 +15,9 @@ from workers.diffusion.pictures import to_pixels
 from workers.diffusion.prompts import encode_prompts
 from workers.diffusion.samplers import make_sampler
 from workers.shapes.captions import all_scenes
-from workers.shapes.checker import check
+from workers.shapes.checker import Accuracy, check
+from workers.shapes.evaluate import evaluate
+from workers.shapes.generate import Sampling
 
 FOLDER = SHIPPED_MODELS / "shapes"
 
@@ -43,3 +45,9 @@ def test_the_demo_s_picture_shows_what_was_asked_for() -> None:
     scene = next(scene for scene in all_scenes() if scene.caption == caption)
     (verdict,) = check(pixels, [scene])
     assert verdict.all
+
+
+def test_captions_that_no_training_showed_are_drawn_right() -> None:
+    evaluation = evaluate(load_diffusion_model(FOLDER), 12, 1000, Sampling())
+    found = Accuracy.of(evaluation.verdicts)
+    assert min(found.colour, found.relation, found.shape, found.background) > 0.9

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from mlx import nn
 
+from daemon.wording import counted
 from workers.diffusion.lora_files import read_lora
 from workers.diffusion.lora_fit import fit, listed, unmatched
 from workers.diffusion.lora_layers import Delta, with_deltas
@@ -43,7 +44,7 @@ class LoraReport:
     @property
     def line(self) -> str:
         """Return one line for the job's log."""
-        text = f"LoRA {self.name}, scale {self.scale:g}: {self.layers} layers"
+        text = f"LoRA {self.name}, scale {self.scale:g}: {counted(self.layers, 'layer')}"
         return text + (f"; not used: {listed(self.unmatched)}" if self.unmatched else "")
 
 

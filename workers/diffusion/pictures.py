@@ -58,8 +58,8 @@ def require_finite(pictures: Floats, *, first: int, seeds: Sequence[int]) -> Non
             raise NonFiniteError(
                 f"image {first + offset} (seed {seed}) is not a picture: "
                 f"{wrong} of its {picture.size} values are NaN or infinite",
-                remedy="use a lower --cfg, smaller scales of LoRA files, or another sampler; the "
-                'VAE of SDXL runs in float32 unless its config.json says "force_upcast": false',
+                remedy="lower --cfg or the scales of LoRA files, or take another VAE; if nothing "
+                "helps, the fault is in the model's weights (docs/diffusion.md)",
             )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from daemon.specs import DiffuseSpec
+from daemon.wording import counted
 from workers.diffusion.batching import choose_batch_size
 from workers.diffusion.load import DiffusionModel
 from workers.diffusion.pictures import Size
@@ -56,12 +57,11 @@ class Plan:
     def line(self, spec: DiffuseSpec) -> str:
         """Return the plan as one line for the job's log."""
         height, width = self.size
-        pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
         batches = f" in batches of {self.batch_size}" if self.images > 1 else ""
         guidance = f"guidance {spec.cfg:g}" if self.guided or self.distilled else "no guidance"
         return (
-            f"{pictures} of {width}x{height}{batches}: {self.steps} steps of {spec.sampler}, "
-            f"{guidance}, seed {spec.seed}"
+            f"{counted(self.images, 'picture')} of {width}x{height}{batches}: "
+            f"{counted(self.steps, 'step')} of {spec.sampler}, {guidance}, seed {spec.seed}"
         )
 
 

@@ -242,6 +242,6 @@ def test_what_was_not_used_is_reported(tmp_path: Path) -> None:
     report, _ = put(tmp_path, one(Q, flat(Q)) | more)
     assert report.unmatched == ("lora_unet_down_blocks_9_attentions_0_proj_in", "emb.x")
     assert report.line == (
-        "LoRA style.safetensors, scale 1: 1 layers; not used: "
+        "LoRA style.safetensors, scale 1: 1 layer; not used: "
         "lora_unet_down_blocks_9_attentions_0_proj_in, emb.x"
     )
