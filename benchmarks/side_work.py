@@ -15,9 +15,10 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from daemon.size import Size
 from workers.diffusion.clip_vocabulary import clip_vocabulary
 from workers.diffusion.load import DiffusionModel
-from workers.diffusion.pictures import Size, to_pixels
+from workers.diffusion.pictures import to_pixels
 from workers.diffusion.tokenizer import Tokenizer
 from workers.diffusion.writer import Picture, PictureWriter
 

@@ -12,9 +12,10 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 from daemon.errors import SpecRefusedError
+from daemon.size import Size
 from daemon.specs import LONGEST_SIDE, MAX_PIXELS, SIDE_STEP, DiffuseSpec
 
 if TYPE_CHECKING:
@@ -44,16 +45,6 @@ _UNFIT = (SyntaxError, LookupError, TypeError, struct.error, EOFError)
 
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on the picture lies on its side
 _ON_ITS_SIDE = 5
-
-
-class Size(NamedTuple):
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
 
 
 def check_pictures(files: Mapping[str, tuple[str, Path]], spec: DiffuseSpec) -> None:

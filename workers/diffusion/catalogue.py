@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from daemon.errors import JobError
+from daemon.size import Size
 from daemon.specs import DiffuseSpec
 from workers.checkpoints import DIGESTS, STATE
 from workers.diffusion.noise import image_seed
-from workers.diffusion.pictures import Pixels, Size, picture_name
+from workers.diffusion.pictures import Pixels, picture_name
 from workers.diffusion.sheet import SHEET, Thumbnail, draw_sheet, plan, thumbnail
 from workers.events import Artifact, Checkpoint, Event, SafePoint
 from workers.files import copy_files, write_json

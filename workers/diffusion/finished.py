@@ -18,6 +18,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from daemon.size import Size
 from daemon.specs import DiffuseSpec
 from workers.checkpoints import STATE
 from workers.diffusion import autoencode
@@ -26,7 +27,7 @@ from workers.diffusion.inputs import Inputs, lora_facts
 from workers.diffusion.load import DiffusionModel
 from workers.diffusion.metadata import PictureFacts, text_chunks
 from workers.diffusion.noise import image_seed
-from workers.diffusion.pictures import Size, require_finite, to_pixels
+from workers.diffusion.pictures import require_finite, to_pixels
 from workers.diffusion.plan import Plan
 from workers.diffusion.tiling import Tiles
 from workers.diffusion.writer import Picture, PictureWriter, Written

@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from daemon.errors import JobError, NonFiniteError
+from daemon.size import Size
 from daemon.specs import DiffuseSpec
 from workers.diffusion.metadata import LoraFact, PictureFacts, lora_hash, text_chunks
 from workers.diffusion.mflux_models.album import Album
@@ -42,7 +43,7 @@ from workers.diffusion.mflux_models.variants import (
 )
 from workers.diffusion.noise import image_seed
 from workers.diffusion.originals import load_picture, resized
-from workers.diffusion.pictures import Pixels, Size
+from workers.diffusion.pictures import Pixels
 from workers.events import Event, Facts, Log, Progress, SafePoint, Stopped
 from workers.failures import memory_errors
 from workers.kinds import Context, Request

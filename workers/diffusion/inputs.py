@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from daemon.errors import JobError
+from daemon.size import Size
 from daemon.specs import SIDE_STEP, DiffuseSpec
 from workers.diffusion import autoencode
 from workers.diffusion.denoise import Repaint
@@ -24,7 +25,7 @@ from workers.diffusion.lora import apply_loras
 from workers.diffusion.masks import hidden, keep_picture, latent_mask, read_mask
 from workers.diffusion.metadata import LoraFact, lora_hash
 from workers.diffusion.originals import load_picture, picture_values
-from workers.diffusion.pictures import Floats, Size
+from workers.diffusion.pictures import Floats
 from workers.events import SafePoint
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import JobError
+from daemon.size import Size
 from workers.diffusion.originals import load_picture, resized
-from workers.diffusion.pictures import Floats, Size
+from workers.diffusion.pictures import Floats
 
 Mask = NDArray[np.float32]
 

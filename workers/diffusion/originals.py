@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from daemon.errors import JobError
 from daemon.pictures import FORMATS
+from daemon.size import Size
 from daemon.specs import MAX_PIXELS
-from workers.diffusion.pictures import Size
 
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 say how to turn a picture upright
 _UPRIGHT = {

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from daemon.size import Size
 from daemon.specs import DiffuseSpec
 from daemon.wording import counted
 from workers.diffusion.batching import choose_batch_size
 from workers.diffusion.load import DiffusionModel
-from workers.diffusion.pictures import Size
 from workers.diffusion.samplers import make_sampler
 from workers.diffusion.schedule import SchedulerConfig
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.diffusion.pictures import Floats, Pixels, Size, to_pixels
+from daemon.size import Size
+from workers.diffusion.pictures import Floats, Pixels, to_pixels
 from workers.failures import disk_errors
 
 PREVIEW = "preview.png"

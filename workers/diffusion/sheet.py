@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from workers.diffusion.pictures import Pixels, Size
+from daemon.size import Size
+from workers.diffusion.pictures import Pixels
 from workers.files import whole_file
 
 LIMIT = 2048

@@ -15,7 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.diffusion.pictures import Pixels, Size, picture_name, write_picture
+from daemon.size import Size
+from workers.diffusion.pictures import Pixels, picture_name, write_picture
 from workers.diffusion.sheet import Thumbnail, thumbnail
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from daemon.errors import JobError
+from daemon.size import Size
 from daemon.specs import DiffuseSpec
 from workers.checkpoints import DIGESTS, STATE, is_whole
 from workers.diffusion.mflux_models.album import Album
-from workers.diffusion.pictures import Pixels, Size
+from workers.diffusion.pictures import Pixels
 from workers.diffusion.sheet import SHEET
 from workers.events import Artifact, Checkpoint, Event, SafePoint
 

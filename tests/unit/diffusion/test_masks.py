@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from daemon.errors import JobError
+from daemon.size import Size
 from workers.diffusion.masks import Mask, hidden, keep_picture, latent_mask, read_mask
-from workers.diffusion.pictures import Size
 
 
 def save(path: Path, levels: object, mode: str = "L") -> Path:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from daemon.errors import JobError
+from daemon.size import Size
 from workers.diffusion.originals import load_picture, picture_values
-from workers.diffusion.pictures import Size, to_pixels
+from workers.diffusion.pictures import to_pixels
 
 LEFT, RIGHT = (200, 30, 60), (20, 120, 220)
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from daemon.errors import DiskFullError, NonFiniteError
+from daemon.size import Size
 from workers.diffusion import metadata, pictures
 
 FULL = Path("/dev/full")
@@ -86,4 +87,4 @@ def test_a_full_disk_leaves_no_picture(tmp_path: Path) -> None:
 def test_names_sort_as_numbers_do() -> None:
     names = [pictures.picture_name(index) for index in (0, 9, 10, 999)]
     assert names == ["image-0000.png", "image-0009.png", "image-0010.png", "image-0999.png"]
-    assert str(pictures.Size(512, 768)) == f"{pictures.Size(512, 768)}" == "512x768"
+    assert str(Size(512, 768)) == f"{Size(512, 768)}" == "512x768"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workers.diffusion.pictures import Size
+from daemon.size import Size
 from workers.diffusion.sheet import LIMIT, Thumbnail, draw_sheet, plan, thumbnail
 
 SHAPES = [

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from daemon.errors import DiskFullError
+from daemon.size import Size
 from workers.diffusion import metadata
-from workers.diffusion.pictures import Size, picture_name
+from workers.diffusion.pictures import picture_name
 from workers.diffusion.writer import Picture, PictureWriter, Written
 
 FULL = Path("/dev/full")
