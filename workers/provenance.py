@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from workers.files import sha256_of
-from workers.language.adapters import CONFIG, WEIGHTS
+from workers.language.adapter_config import CONFIG
+from workers.language.adapters import WEIGHTS
 from workers.memory import device_kind, device_name
 
 _PACKAGES = ("studioq", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy")

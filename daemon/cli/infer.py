@@ -31,7 +31,9 @@ _EXAMPLES = (
     "--prompts", metavar="FILE.jsonl", help='Rows {"prompt": …}, optionally with "expected".'
 )
 @click.option(
-    "--adapter", metavar="job:N[@STEP]|DIR", help="Adapter of a job, or a folder with one."
+    "--adapter",
+    metavar="job:N[@STEP]|DIR",
+    help="Adapter of a job, or a folder with mlx-lm's or PEFT's.",
 )
 @click.option("--system", metavar="TEXT", help="System message.")
 @click.option("--raw", is_flag=True, help="Send the prompt as it is, without the chat template.")

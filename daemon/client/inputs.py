@@ -20,8 +20,11 @@ _CHECK_PATH = "check the path; a relative one begins at the folder of this comma
 _LORA = (
     "write --lora FILE, or --lora FILE:SCALE with a number as SCALE, such as style.safetensors:0.8"
 )
-ADAPTER_FILES = {"weights": "adapters.safetensors", "config": "adapter_config.json"}
-_ADAPTER_FOLDER = "a folder with " + " and ".join(ADAPTER_FILES.values())
+
+# mlx-lm's name of an adapter's weights, and PEFT's; both write the configuration beside it.
+_ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors")
+_ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_FOLDER = f"a folder with {' or '.join(_ADAPTER_WEIGHTS)}, and {_ADAPTER_CONFIG}"
 
 
 def hash_file(path: Path) -> str:
@@ -107,6 +110,8 @@ def _number(text: str) -> float | None:
 def adapter_files(folder: Path) -> dict[str, Path]:
     """Return an adapter's weights and configuration by their place in the spec.
 
+    Where a folder has both mlx-lm's weights and PEFT's, mlx-lm's are taken.
+
     Raises:
         UsageError: one of the two is missing.
     """
@@ -117,4 +122,9 @@ def adapter_files(folder: Path) -> dict[str, Path]:
             remedy=f"give job:N, job:N@STEP, or {_ADAPTER_FOLDER}",
         )
     needed = f"an adapter is {_ADAPTER_FOLDER}; studioq fetch N makes one"
-    return {place: readable_file(folder / name, needed) for place, name in ADAPTER_FILES.items()}
+    there = [name for name in _ADAPTER_WEIGHTS if (folder / name).exists()]
+    weights = there[0] if there else _ADAPTER_WEIGHTS[0]
+    return {
+        "weights": readable_file(folder / weights, needed),
+        "config": readable_file(folder / _ADAPTER_CONFIG, needed),
+    }

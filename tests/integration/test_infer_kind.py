@@ -17,7 +17,8 @@ from daemon.specs import InferSpec, InputFile
 from workers import infer
 from workers.events import Artifact, Event, Facts, Log, Metric, Progress, SafePoint, Text
 from workers.kinds import Context, Control, Request
-from workers.language.adapters import CONFIG, WEIGHTS
+from workers.language.adapter_config import CONFIG
+from workers.language.adapters import WEIGHTS
 from workers.memory import free_unused
 from workers.models import ModelCache, own_tree
 

@@ -6,11 +6,10 @@ every tensor's name and shape is compared with the model before one number is re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
 from mlx import nn
@@ -19,42 +18,31 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from daemon.errors import ModelError, NonFiniteError
 from workers.failures import memory_errors
+from workers.language import peft_adapters
+from workers.language.adapter_config import CONFIG, AdapterConfig, parse_config, read_object
 from workers.language.headers import read_safetensors_header
 from workers.language.load import LanguageModel
 from workers.memory import preserved_random_state
 from workers.models import own_tree
 
 WEIGHTS = "adapters.safetensors"
-CONFIG = "adapter_config.json"
-
-# Bounds of an adapter's configuration, those of a training job's options (daemon.specs.TrainSpec).
-_MAX_CONFIG = 2**20
-_MAX_RANK = 4096
-_MAX_LAYERS = 10_000
-_MAX_SCALE = 1e4
-_MAX_KEYS = 1000
-_MAX_KEY = 200
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 _LEAVES = frozenset({"lora_a", "lora_b", "m"})
 _OTHER_MODEL = "use the model that the adapter was trained with"
+_NEEDED = f"an adapter is a folder with {WEIGHTS} and {CONFIG}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """What ``adapter_config.json`` says, checked.
+class _Declared:
+    """What an adapter's files say before a number is read.
 
-    ``num_layers``: how many of the last layers have the adapter, -1 for all. ``keys``: the paths of
-    the adapted layers inside a block, None for every linear layer. ``model``: the name of the model
-    it was trained with, where the file tells.
+    ``shapes``: name and shape of every tensor in mlx-lm's form; ``peft``: PEFT wrote the files.
     """
 
-    kind: Literal["lora", "dora", "full"]
-    num_layers: int
-    rank: int
-    scale: float
-    keys: tuple[str, ...] | None
-    model: str | None
+    config: AdapterConfig
+    shapes: dict[str, tuple[int, ...]]
+    peft: bool
 
 
 def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
@@ -67,44 +55,30 @@ def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
             fit the model: names the first such tensor and both shapes.
         NonFiniteError: the adapter holds NaN or infinite numbers.
     """
-    config = read_adapter_config(folder)
     given = _declared(folder)
     model = own_tree(base.model)
     with preserved_random_state():
-        expected = _prepare(model, config)
-        check_shapes(given, expected, complete=config.kind != "full")
+        expected = _prepare(model, given.config)
+        # Layers that PEFT left out stay as they are made, which changes nothing.
+        check_shapes(
+            given.shapes, expected, complete=given.config.kind != "full" and not given.peft
+        )
         with memory_errors("loading the adapter"):
-            model.load_weights(_read(folder), strict=False)
+            arrays = _read(folder)
+            arrays = peft_adapters.mlx_arrays(arrays) if given.peft else arrays
+            model.load_weights(list(arrays.items()), strict=False)
             model.eval()
             mx.eval(model.parameters())
     return replace(base, model=model)
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """Read and check ``adapter_config.json``.
+    """Read and check what the adapter's files say of it.
 
     Raises:
-        ModelError: the file is missing, is not a JSON object, or a value is out of bounds.
+        ModelError: a file is missing or damaged, or a value is out of bounds.
     """
-    data = _json(folder / CONFIG)
-    kind = data.get("fine_tune_type", "lora")
-    if kind not in ("lora", "dora", "full"):
-        raise _refused("fine_tune_type", kind, "one of lora, dora, full")
-    layers = _whole("num_layers", data.get("num_layers", data.get("lora_layers")), -1, _MAX_LAYERS)
-    parameters = data.get("lora_parameters") or {}
-    if kind == "full":
-        parameters = {"rank": 1, "scale": 1.0}
-    if not isinstance(parameters, dict):
-        raise _refused("lora_parameters", parameters, "an object with rank and scale")
-    model = data.get("model")
-    return AdapterConfig(
-        kind=kind,
-        num_layers=layers,
-        rank=_whole("rank", parameters.get("rank"), 1, _MAX_RANK),
-        scale=_scale(parameters.get("scale")),
-        keys=_keys(parameters.get("keys")),
-        model=model if isinstance(model, str) else None,
-    )
+    return _declared(folder).config
 
 
 def check_shapes(
@@ -165,25 +139,32 @@ def _prepare(model: nn.Module, config: AdapterConfig) -> dict[str, tuple[int, ..
     }
 
 
-def _declared(folder: Path) -> dict[str, tuple[int, ...]]:
+def _declared(folder: Path) -> _Declared:
+    """Read the configuration and the header of the weights."""
+    data = read_object(folder, _NEEDED)
+    shapes = _shapes(folder)
+    if not peft_adapters.is_peft(data):
+        return _Declared(config=parse_config(data), shapes=shapes, peft=False)
+    config = peft_adapters.parse_peft_config(data, shapes)
+    return _Declared(config=config, shapes=peft_adapters.mlx_shapes(shapes), peft=True)
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor in the adapter's file, from its header."""
     path = folder / WEIGHTS
     if not path.is_file():
-        raise ModelError(
-            f"the adapter has no {WEIGHTS}",
-            remedy=f"an adapter is a folder with {WEIGHTS} and {CONFIG}",
-        )
+        raise ModelError(f"the adapter has no {WEIGHTS}", remedy=_NEEDED)
     header = read_safetensors_header(path)
     for tensor in header.tensors:
         if tensor.dtype not in _FLOATS:
             raise ModelError(
                 f"the adapter's {tensor.name} is of the type {tensor.dtype}, not a float",
-                remedy="use adapters as mlx-lm writes them",
+                remedy="use adapters as mlx-lm or PEFT write them",
             )
     return {tensor.name: tensor.shape for tensor in header.tensors}
 
 
-def _read(folder: Path) -> list[tuple[str, mx.array]]:
+def _read(folder: Path) -> dict[str, mx.array]:
     """Read the weights; every number must be finite."""
     try:
         weights: Any = mx.load(str(folder / WEIGHTS))
@@ -197,60 +178,7 @@ def _read(folder: Path) -> list[tuple[str, mx.array]]:
                 f"the adapter's {name} holds NaN or infinite numbers",
                 remedy="use an earlier checkpoint of the training, or a lower learning rate",
             )
-    return list(weights.items())
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(
-            f"the adapter has no {path.name}",
-            remedy=f"an adapter is a folder with {WEIGHTS} and {CONFIG}",
-        )
-    if path.stat().st_size > _MAX_CONFIG:
-        raise ModelError(
-            f"{path.name} has {path.stat().st_size} bytes; at most {_MAX_CONFIG} are read",
-            remedy="use the configuration that mlx-lm wrote beside the adapter",
-        )
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path.name} is not JSON: {error}", remedy="use the file that mlx-lm wrote"
-        ) from None
-    if not isinstance(data, dict):
-        raise ModelError(f"{path.name} is not an object", remedy="use the file that mlx-lm wrote")
-    return data
-
-
-def _whole(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return value
-    raise _refused(name, value, f"a whole number from {least} to {most}")
-
-
-def _scale(value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and abs(value) <= _MAX_SCALE:
-        return float(value)
-    raise _refused("scale", value, f"a number from {-_MAX_SCALE:g} to {_MAX_SCALE:g}")
-
-
-def _keys(value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    listed = value if isinstance(value, list) and 0 < len(value) <= _MAX_KEYS else [None]
-    if all(isinstance(key, str) and 0 < len(key) <= _MAX_KEY for key in listed):
-        return tuple(listed)
-    raise _refused("keys", value, f"a list of up to {_MAX_KEYS} names of layers")
-
-
-def _refused(name: str, value: object, allowed: str) -> ModelError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "…"
-    return ModelError(
-        f"the adapter's {CONFIG} has {name} = {shown}; allowed is {allowed}",
-        remedy="use the configuration that mlx-lm wrote beside the adapter",
-    )
+    return dict(weights)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -91,7 +91,17 @@ def test_an_adapter_that_is_not_whole_says_what_belongs_to_it(tmp_path: Path) ->
     (tmp_path / "adapters.safetensors").touch()
     with pytest.raises(UsageError, match=r"no file .*adapter_config\.json") as caught:
         adapter_files(tmp_path)
-    assert "adapters.safetensors and adapter_config.json" in str(caught.value.remedy)
+    assert "adapters.safetensors or adapter_model.safetensors" in str(caught.value.remedy)
+
+
+def test_an_adapter_s_weights_have_mlx_lm_s_name_or_peft_s(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").touch()
+    for name in ("adapter_model.safetensors", "adapters.safetensors"):
+        (tmp_path / name).touch()
+        assert adapter_files(tmp_path) == {
+            "weights": tmp_path / name,
+            "config": tmp_path / "adapter_config.json",
+        }
 
 
 def test_a_folder_without_training_rows_says_what_it_needs(
