@@ -53,7 +53,8 @@ def provenance(model: Identified, adapter: Path | None = None) -> Mapping[str, F
     facts.update({f"version_{name}": version for name, version in _versions().items()})
     if adapter is not None:
         facts["adapter_sha256"] = sha256_of(adapter / WEIGHTS)
-        facts["adapter_config_sha256"] = sha256_of(adapter / CONFIG)
+        if (adapter / CONFIG).exists():
+            facts["adapter_config_sha256"] = sha256_of(adapter / CONFIG)
     return facts
 
 

@@ -103,11 +103,11 @@ def _adapter(
     for reference in spec.job_references().values():
         # Whether its user may use it was decided when the job was accepted.
         return find_adapter(session, paths, reference, claim.user_id, True)
-    if not _ADAPTER_PLACES.keys() <= inputs.keys():
+    if "adapter.weights" not in inputs:
         return None
     folder = _fresh_folder(paths.job(claim.job_id) / f"adapter-{claim.number}")
-    for place, name in _ADAPTER_PLACES.items():
-        (folder / name).symlink_to(inputs[place])
+    for place in _ADAPTER_PLACES.keys() & inputs.keys():
+        (folder / _ADAPTER_PLACES[place]).symlink_to(inputs[place])
     return folder
 
 

@@ -33,7 +33,7 @@ _EXAMPLES = (
 @click.option(
     "--adapter",
     metavar="job:N[@STEP]|DIR",
-    help="Adapter of a job, or a folder with mlx-lm's or PEFT's.",
+    help="Adapter of a job, or mlx-lm's or PEFT's folder, or an adapters.npz.",
 )
 @click.option("--system", metavar="TEXT", help="System message.")
 @click.option("--raw", is_flag=True, help="Send the prompt as it is, without the chat template.")

@@ -21,10 +21,14 @@ _LORA = (
     "write --lora FILE, or --lora FILE:SCALE with a number as SCALE, such as style.safetensors:0.8"
 )
 
-# mlx-lm's name of an adapter's weights, and PEFT's; both write the configuration beside it.
-_ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors")
+# mlx-lm's name of an adapter's weights, PEFT's, and that of MLX's first examples, which wrote no
+# configuration beside it.
+_ADAPTER_OLD = "adapters.npz"
+_ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors", _ADAPTER_OLD)
 _ADAPTER_CONFIG = "adapter_config.json"
-_ADAPTER_FOLDER = f"a folder with {' or '.join(_ADAPTER_WEIGHTS)}, and {_ADAPTER_CONFIG}"
+_ADAPTER_FOLDER = (
+    f"a folder with {' or '.join(_ADAPTER_WEIGHTS[:2])}, and {_ADAPTER_CONFIG}, or {_ADAPTER_OLD}"
+)
 
 
 def hash_file(path: Path) -> str:
@@ -110,11 +114,14 @@ def _number(text: str) -> float | None:
 def adapter_files(folder: Path) -> dict[str, Path]:
     """Return an adapter's weights and configuration by their place in the spec.
 
-    Where a folder has both mlx-lm's weights and PEFT's, mlx-lm's are taken.
+    ``folder`` may be an ``.npz`` file itself. Where a folder has weights of several forms, mlx-lm's
+    are taken before PEFT's, and these before NumPy's.
 
     Raises:
         UsageError: one of the two is missing.
     """
+    if folder.suffix == ".npz" and folder.is_file():
+        return {"weights": readable_file(folder)}
     if not folder.is_dir():
         raise UsageError(
             f"there is no adapter folder {folder}",
@@ -124,7 +131,7 @@ def adapter_files(folder: Path) -> dict[str, Path]:
     needed = f"an adapter is {_ADAPTER_FOLDER}; studioq fetch N makes one"
     there = [name for name in _ADAPTER_WEIGHTS if (folder / name).exists()]
     weights = there[0] if there else _ADAPTER_WEIGHTS[0]
-    return {
-        "weights": readable_file(folder / weights, needed),
-        "config": readable_file(folder / _ADAPTER_CONFIG, needed),
-    }
+    found = {"weights": readable_file(folder / weights, needed)}
+    if weights != _ADAPTER_OLD or (folder / _ADAPTER_CONFIG).exists():
+        found["config"] = readable_file(folder / _ADAPTER_CONFIG, needed)
+    return found

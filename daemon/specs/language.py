@@ -31,10 +31,13 @@ class TrainingData(Strict):
 
 
 class AdapterFiles(Strict):
-    """An adapter from the client's disk: its weights and its ``adapter_config.json``."""
+    """An adapter from the client's disk: its weights and its ``adapter_config.json``.
+
+    MLX's examples of 2023 wrote no configuration.
+    """
 
     weights: InputFile
-    config: InputFile
+    config: InputFile | None = None
 
 
 class TrainSpec(Spec):

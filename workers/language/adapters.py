@@ -6,8 +6,9 @@ every tensor's name and shape is compared with the model before one number is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from daemon.errors import ModelError, NonFiniteError
 from workers.failures import memory_errors
-from workers.language import peft_adapters
+from workers.language import npz_adapters, peft_adapters
 from workers.language.adapter_config import CONFIG, AdapterConfig, parse_config, read_object
 from workers.language.headers import read_safetensors_header
 from workers.language.load import LanguageModel
@@ -37,12 +38,14 @@ _NEEDED = f"an adapter is a folder with {WEIGHTS} and {CONFIG}"
 class _Declared:
     """What an adapter's files say before a number is read.
 
-    ``shapes``: name and shape of every tensor in mlx-lm's form; ``peft``: PEFT wrote the files.
+    ``shapes``: name and shape of every tensor in mlx-lm's form; ``read`` returns the tensors so,
+    given the model's configuration; ``complete``: no tensor that the settings ask for is left out.
     """
 
     config: AdapterConfig
     shapes: dict[str, tuple[int, ...]]
-    peft: bool
+    read: Callable[[Mapping[str, Any]], dict[str, mx.array]]
+    complete: bool
 
 
 def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
@@ -59,13 +62,10 @@ def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
     model = own_tree(base.model)
     with preserved_random_state():
         expected = _prepare(model, given.config)
-        # Layers that PEFT left out stay as they are made, which changes nothing.
-        check_shapes(
-            given.shapes, expected, complete=given.config.kind != "full" and not given.peft
-        )
+        # Layers that are left out stay as they are made, which changes nothing.
+        check_shapes(given.shapes, expected, complete=given.complete)
         with memory_errors("loading the adapter"):
-            arrays = _read(folder)
-            arrays = peft_adapters.mlx_arrays(arrays) if given.peft else arrays
+            arrays = _finite(given.read(base.config))
             model.load_weights(list(arrays.items()), strict=False)
             model.eval()
             mx.eval(model.parameters())
@@ -140,20 +140,36 @@ def _prepare(model: nn.Module, config: AdapterConfig) -> dict[str, tuple[int, ..
 
 
 def _declared(folder: Path) -> _Declared:
-    """Read the configuration and the header of the weights."""
-    data = read_object(folder, _NEEDED)
-    shapes = _shapes(folder)
-    if not peft_adapters.is_peft(data):
-        return _Declared(config=parse_config(data), shapes=shapes, peft=False)
-    config = peft_adapters.parse_peft_config(data, shapes)
-    return _Declared(config=config, shapes=peft_adapters.mlx_shapes(shapes), peft=True)
-
-
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor in the adapter's file, from its header."""
-    path = folder / WEIGHTS
-    if not path.is_file():
+    """Read the configuration and the header of the weights, in whichever form they are."""
+    weights = folder / WEIGHTS
+    if not weights.is_file():
         raise ModelError(f"the adapter has no {WEIGHTS}", remedy=_NEEDED)
+    archive = npz_adapters.is_npz(weights)
+    shapes = npz_adapters.npz_shapes(weights) if archive else _shapes(weights)
+    load = partial(npz_adapters.npz_arrays if archive else _load, weights)
+    if archive and npz_adapters.is_first_form(shapes):
+        return _Declared(
+            config=npz_adapters.first_config(shapes),
+            shapes={npz_adapters.first_name(name): shape for name, shape in shapes.items()},
+            read=lambda model: npz_adapters.first_arrays(load(), model),
+            complete=False,
+        )
+    data = read_object(folder, _NEEDED)
+    if peft_adapters.is_peft(data):
+        return _Declared(
+            config=peft_adapters.parse_peft_config(data, shapes),
+            shapes=peft_adapters.mlx_shapes(shapes),
+            read=lambda _: peft_adapters.mlx_arrays(load()),
+            complete=False,
+        )
+    config = parse_config(data)
+    return _Declared(
+        config=config, shapes=shapes, read=lambda _: load(), complete=config.kind != "full"
+    )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor in a safetensors file, from its header."""
     header = read_safetensors_header(path)
     for tensor in header.tensors:
         if tensor.dtype not in _FLOATS:
@@ -164,21 +180,26 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {tensor.name: tensor.shape for tensor in header.tensors}
 
 
-def _read(folder: Path) -> dict[str, mx.array]:
-    """Read the weights; every number must be finite."""
+def _load(path: Path) -> dict[str, mx.array]:
+    """Read a safetensors file."""
     try:
-        weights: Any = mx.load(str(folder / WEIGHTS))
+        weights: Any = mx.load(str(path))
     except RuntimeError as error:
         raise ModelError(
-            f"{WEIGHTS} cannot be read: {error}", remedy="upload the adapter again"
+            f"{path.name} cannot be read: {error}", remedy="upload the adapter again"
         ) from None
+    return dict(weights)
+
+
+def _finite(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Return the weights, of which every number must be finite."""
     for name, array in weights.items():
         if not bool(mx.isfinite(array).all()):
             raise NonFiniteError(
                 f"the adapter's {name} holds NaN or infinite numbers",
                 remedy="use an earlier checkpoint of the training, or a lower learning rate",
             )
-    return dict(weights)
+    return weights
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -104,6 +104,14 @@ def test_an_adapter_s_weights_have_mlx_lm_s_name_or_peft_s(tmp_path: Path) -> No
         }
 
 
+def test_an_adapter_of_2023_is_one_file_or_a_folder_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "adapters.npz"
+    file.touch()
+    assert adapter_files(file) == adapter_files(tmp_path) == {"weights": file}
+    (tmp_path / "adapter_config.json").touch()
+    assert adapter_files(tmp_path).keys() == {"weights", "config"}
+
+
 def test_a_folder_without_training_rows_says_what_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

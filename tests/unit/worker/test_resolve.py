@@ -172,6 +172,20 @@ def test_uploaded_adapter_files_make_a_folder(
     assert (Path(start.adapter) / "adapter_config.json").read_bytes() == b"config"
 
 
+def test_an_uploaded_adapter_may_have_no_configuration(
+    ledger: Ledger, paths: Paths, claim: MakeClaim
+) -> None:
+    blob = paths.blob("b" * 64)
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights")
+    uploaded = {"weights": {"name": "adapters.npz", "sha256": "b" * 64}}
+    spec = {"seed": 1, "model": "m", "prompt": "hi", "adapter": uploaded}
+    inputs = {"adapter.weights": ("adapters.npz", "b" * 64)}
+    start = resolved(ledger, paths, claim(kind="infer", spec=spec, inputs=inputs)).start
+    assert start.adapter is not None
+    assert [file.name for file in Path(start.adapter).iterdir()] == ["adapters.safetensors"]
+
+
 def test_an_adapter_of_another_job_is_found(ledger: Ledger, paths: Paths, claim: MakeClaim) -> None:
     trained = claim(**TRAIN)
     folder = succeed(ledger, paths, trained)
