@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,16 @@ def tiny_config(vocabulary: int) -> dict[str, object]:
 
 def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     """Write a random llama of two layers with its tokenizer as a Hugging Face folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_random_llama(folder, tiny_config(write_tiny_tokenizer(folder)), seed=seed)
+
+
+def write_random_llama(folder: Path, config: dict[str, object], *, seed: int = 0) -> Path:
+    """Write ``config`` and random weights for it into ``folder``; return the folder."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
     from mlx_lm.models import llama
 
-    folder.mkdir(parents=True, exist_ok=True)
-    config = tiny_config(write_tiny_tokenizer(folder))
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     mx.random.seed(seed)
     model = llama.Model(llama.ModelArgs.from_dict(config))
@@ -97,6 +102,25 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_tiny_model() -> Callable[..., Path]:
     """The builder of ``tiny_model``: ``make_tiny_model(folder, seed=1)`` returns the folder."""
     return write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tokenizer_files() -> dict[str, Path]:
+    """Mistral's own SentencePiece files by version ("v1", "v3", …), from a package on PyPI."""
+    files = distribution("mistral-common").files or []
+    named = {file.suffix.lstrip("."): Path(str(file.locate())) for file in files}
+    return {name: path for name, path in named.items() if f".model.{name}" in path.name}
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_model(
+    tokenizer_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with a random llama of two layers and Mistral's ``tokenizer.model`` v3 alone."""
+    folder = tmp_path_factory.mktemp("models") / "spm"
+    folder.mkdir()
+    shutil.copy(tokenizer_files["v3"], folder / "tokenizer.model")
+    return write_random_llama(folder, tiny_config(32768) | {"bos_token_id": 1, "eos_token_id": 2})
 
 
 @pytest.fixture(scope="session")

@@ -345,3 +345,14 @@ def write_adapter(folder: Path, cache: ModelCache, model: Path) -> Path:
     config = {"num_layers": 2, "lora_parameters": settings, "model": "another/model"}
     (folder / CONFIG).write_text(json.dumps(config))
     return folder
+
+
+def test_a_model_with_a_sentencepiece_tokenizer_alone_answers(
+    context: Make, sentencepiece_model: Path
+) -> None:
+    job = context(prompt="Grüße", model=sentencepiece_model)
+    events = list(infer.run(job))
+    streamed = "".join(event.text for event in of(Text, events))
+    assert streamed
+    assert (job.folder / infer.SINGLE).read_text(encoding="utf-8") == streamed
+    assert "no chat template" in log(events)

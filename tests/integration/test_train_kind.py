@@ -511,3 +511,12 @@ def test_masked_prompts_train_on_the_answers_alone(workplace: Workplace) -> None
     tokens = [metrics_of(context)[1]["trained_tokens"] for context in (masked, whole)]
     assert tokens[0] == 3 * 3 * len("a<|im_end|>\n".replace("<|im_end|>", "E"))
     assert tokens[1] > 5 * tokens[0]
+
+
+def test_a_model_with_a_sentencepiece_tokenizer_alone_is_trained(
+    tmp_path: Path, sentencepiece_model: Path
+) -> None:
+    workplace = Workplace(tmp_path, sentencepiece_model)
+    job, _ = workplace.run(workplace.spec(sample_prompt="a cat", learning_rate=1e-2))
+    losses = [line["train_loss"] for line in metrics_of(job) if "train_loss" in line]
+    assert losses[-1] < losses[0]

@@ -24,7 +24,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from daemon.errors import NonFiniteError
 from workers.language.load import LanguageModel
 from workers.language.sampling import Sampler, Sampling, make_sampler
-from workers.language.streaming import StopTexts, TextStream
+from workers.language.streaming import StopTexts, text_stream
 
 # Tokens of the prompt between two safe points: about a second on a slow device, no loss on a fast.
 PREFILL_GPU = 2048
@@ -129,7 +129,7 @@ class _Writing:
     """The text of one answer as it grows, up to a stop text."""
 
     def __init__(self, model: LanguageModel, prompt: list[int], stops: tuple[str, ...]) -> None:
-        self._stream, self._stops = TextStream(model.tokenizer, prompt), StopTexts(stops)
+        self._stream, self._stops = text_stream(model.tokenizer, prompt), StopTexts(stops)
         self._pieces: list[str] = []
 
     @property

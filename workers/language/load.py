@@ -24,9 +24,17 @@ from workers.failures import is_out_of_memory, memory_errors
 from workers.language import formats
 from workers.language.formats import Format, ModelFiles
 from workers.language.gguf import load_gguf
+from workers.language.sentencepiece_folder import FILE as SENTENCEPIECE
+from workers.language.sentencepiece_folder import check_vocabulary_size, load_sentencepiece_folder
 from workers.memory import on_gpu, preserved_random_state
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer_config.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    SENTENCEPIECE,
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +91,21 @@ def _load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrap
     _check_config(folder)
     _check_tokenizer(folder)
     model, config = mlx_lm_utils.load_model(folder, lazy=True, trust_remote_code=False)
-    tokenizer = mlx_lm_utils.load_tokenizer(
-        folder,
-        {"trust_remote_code": False, "local_files_only": True},
-        eos_token_ids=config.get("eos_token_id"),
-    )
-    return model, config, tokenizer
+    return model, config, _load_tokenizer(folder, model, config.get("eos_token_id"))
+
+
+def _load_tokenizer(folder: Path, model: nn.Module, ends: Any) -> TokenizerWrapper:
+    """Load ``tokenizer.json`` or the like; a ``tokenizer.model`` where there is nothing else."""
+    if _has_sentencepiece_alone(folder):
+        tokenizer = load_sentencepiece_folder(folder, ends)
+        check_vocabulary_size(folder.name, tokenizer, model)
+        return tokenizer
+    options = {"trust_remote_code": False, "local_files_only": True}
+    return mlx_lm_utils.load_tokenizer(folder, options, eos_token_ids=ends)
+
+
+def _has_sentencepiece_alone(folder: Path) -> bool:
+    return (folder / SENTENCEPIECE).is_file() and not (folder / "tokenizer.json").is_file()
 
 
 def _check_config(folder: Path) -> None:
@@ -106,17 +123,9 @@ def _check_config(folder: Path) -> None:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    if (folder / "tokenizer.json").is_file():
-        return
-    if (folder / "tokenizer.model").is_file():
-        raise ModelError(
-            f"{folder.name} has a SentencePiece tokenizer.model and no tokenizer.json; "
-            "read through transformers its tokens would be wrong",
-            remedy="add the model's tokenizer.json to the folder",
-        )
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
-            f"{folder.name} has no tokenizer: there is no tokenizer.json in it",
+            f"{folder.name} has no tokenizer: neither tokenizer.json nor {SENTENCEPIECE} is in it",
             remedy="copy tokenizer.json and tokenizer_config.json into the folder",
         )
 

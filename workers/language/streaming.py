@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from workers.language.sentencepiece_text import SentencePieceWrapper
+
 # Tokens of the prompt that are decoded before the answer, so that its first space is kept.
 _CONTEXT = 5
 _BROKEN = "�"
@@ -50,6 +52,39 @@ class TextStream:
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
+
+class SentencePieceStream:
+    """Decodes SentencePiece's tokens as they come, each text as soon as it is certain.
+
+    The prompt is read first: what follows it is no beginning, and keeps its first space.
+    """
+
+    def __init__(self, tokenizer: SentencePieceWrapper, prompt: list[int]) -> None:
+        self._detokenizer = tokenizer.detokenizer
+        for token in prompt:
+            self._detokenizer.add_token(token)
+        self._taken()
+
+    def add(self, token: int) -> str:
+        """Take the next token; return the text that has become certain, possibly none."""
+        self._detokenizer.add_token(token)
+        return self._taken()
+
+    def finish(self) -> str:
+        """Return what was held back."""
+        self._detokenizer.finalize()
+        return self._taken()
+
+    def _taken(self) -> str:
+        return str(self._detokenizer.last_segment)
+
+
+def text_stream(tokenizer: Any, prompt: list[int]) -> TextStream | SentencePieceStream:
+    """Return the stream for a tokenizer: its own where it knows which text is certain."""
+    if isinstance(tokenizer, SentencePieceWrapper):
+        return SentencePieceStream(tokenizer, prompt)
+    return TextStream(tokenizer, prompt)
 
 
 class StopTexts:

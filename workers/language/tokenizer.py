@@ -10,20 +10,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from mlx_lm.tokenizer_utils import (
-    BPEStreamingDetokenizer,
-    SPMStreamingDetokenizer,
-    TokenizerWrapper,
-)
+from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from daemon.errors import ModelError
+from workers.language.sentencepiece_text import SentencePieceWrapper, surfaces
 from workers.language.sentencepiece_tokenizer import sentencepiece_tokenizer
 from workers.language.vocabulary import (
     Vocabulary,
+    add_frame,
     add_special_tokens,
-    add_start_token,
     read_vocabulary,
 )
 
@@ -74,22 +71,22 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> TokenizerWrapper:
         ModelError: the file has no tokenizer, or one of a kind that is not supported.
     """
     vocabulary = read_vocabulary(metadata)
-    tokenizer, detokenizer, starts = _build(vocabulary, metadata)
-    add_special_tokens(tokenizer, vocabulary)
+    tokenizer, wrap, starts = _build(vocabulary, metadata)
+    names = vocabulary.named()
     if _flag(metadata, "add_bos_token", default=starts):
-        add_start_token(tokenizer, vocabulary)
+        add_frame(tokenizer, names.get("bos_token"), None)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **vocabulary.named()
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names
     )
     fast.chat_template = metadata.get("tokenizer.chat_template")
     ends = [vocabulary.roles[role] for role in ("eos", "eot") if role in vocabulary.roles]
-    return TokenizerWrapper(fast, detokenizer, eos_token_ids=ends)
+    return wrap(fast, eos_token_ids=ends)
 
 
 def _build(
     vocabulary: Vocabulary, metadata: Mapping[str, Any]
 ) -> tuple[Tokenizer, Callable[..., Any], bool]:
-    """Return the tokenizer, its detokenizer, and whether texts get a start token by default.
+    """Return the tokenizer, its wrapper, and whether texts get a start token by default.
 
     The defaults are llama.cpp's: a start token for SentencePiece and Llama 3.
     """
@@ -99,7 +96,8 @@ def _build(
         return *_sentencepiece(vocabulary, metadata), True
     if kind == "gpt2" and (cut or "gpt-2") in _PRE_TOKENIZERS:
         tokenizer = _byte_level_bpe(vocabulary, metadata, cut or "gpt-2")
-        return tokenizer, BPEStreamingDetokenizer, cut == "llama-bpe"
+        wrap = partial(TokenizerWrapper, detokenizer_class=BPEStreamingDetokenizer)
+        return tokenizer, wrap, cut == "llama-bpe"
     raise ModelError(
         f"the GGUF file's tokenizer is of the kind {kind!r}, pre-tokenizer {cut!r}, "
         "which is not supported",
@@ -120,7 +118,9 @@ def _sentencepiece(
         )
     prefix = _flag(metadata, "add_space_prefix", default=True)
     tokenizer = sentencepiece_tokenizer(vocabulary, space_prefix=prefix)
-    return tokenizer, partial(SPMStreamingDetokenizer, trim_space=prefix)
+    return tokenizer, partial(
+        SentencePieceWrapper, surfaces=surfaces(vocabulary, space_prefix=prefix)
+    )
 
 
 def _byte_level_bpe(vocabulary: Vocabulary, metadata: Mapping[str, Any], cut: str) -> Tokenizer:
@@ -131,6 +131,7 @@ def _byte_level_bpe(vocabulary: Vocabulary, metadata: Mapping[str, Any], cut: st
     )
     tokenizer.pre_tokenizer = _PRE_TOKENIZERS[cut]()
     tokenizer.decoder = decoders.ByteLevel()
+    add_special_tokens(tokenizer, vocabulary)
     return tokenizer
 
 

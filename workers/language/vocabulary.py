@@ -1,4 +1,4 @@
-"""The vocabulary that a GGUF file's metadata describes.
+"""The vocabulary of a tokenizer, and how a GGUF file's metadata describes it.
 
 The rule this module protects: what a token is comes from the file's token types, never from its
 spelling.
@@ -6,7 +6,7 @@ spelling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -19,7 +19,7 @@ _WHOLE = "use a file that holds its tokenizer"
 
 
 class TokenType(IntEnum):
-    """Kinds of token in ``tokenizer.ggml.token_type`` (llama.cpp's enum)."""
+    """Kinds of token: SentencePiece's, and llama.cpp's ``tokenizer.ggml.token_type`` alike."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -104,20 +104,27 @@ def _roles(metadata: Mapping[str, Any], count: int) -> dict[str, int]:
     return found
 
 
-def add_special_tokens(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """Make the tokens that are matched in the raw text, before anything else, known as such."""
-    special = vocabulary.of_type(TokenType.UNKNOWN, TokenType.CONTROL)
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    added = vocabulary.of_type(TokenType.USER_DEFINED)
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in added])
+def add_special_tokens(
+    tokenizer: Tokenizer, vocabulary: Vocabulary, *, normalized: Collection[TokenType] = ()
+) -> None:
+    """Make the tokens that are matched before anything else known as such.
+
+    They are matched in the raw text; the kinds in ``normalized`` in the normalised text.
+    """
+    for kind in (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED):
+        special = kind != TokenType.USER_DEFINED
+        add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
+        texts = vocabulary.of_type(kind)
+        add([AddedToken(text, special=special, normalized=kind in normalized) for text in texts])
 
 
-def add_start_token(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """Let every encoded text begin with the start token, if the vocabulary has one."""
-    if "bos" not in vocabulary.roles:
-        return
-    number = vocabulary.roles["bos"]
-    start = vocabulary.tokens[number]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[start, "$A"], pair=[start, "$A", start, "$B"], special_tokens=[(start, number)]
-    )
+def add_frame(tokenizer: Tokenizer, start: str | None, end: str | None) -> None:
+    """Let every encoded text begin with ``start`` and end with ``end``, tokens of its own."""
+    frame = [token for token in (start, end) if token is not None]
+    before, after = ([token] if token is not None else [] for token in (start, end))
+    if frame:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *after],
+            pair=[*before, "$A", *after, *before, "$B", *after],
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in frame],
+        )

@@ -1,16 +1,20 @@
-"""Fixtures of the language-model tests: a warm model, and GGUF files written here."""
+"""Fixtures of the language-model tests: warm models, and files written here."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sentencepiece import SentencePieceProcessor
 
+from daemon.errors import ModelError
 from workers.language.load import LanguageModel, load_language_model
+from workers.language.sentencepiece_folder import load_sentencepiece_folder
 from workers.models import ModelCache
 
 GIB = 2**30
@@ -28,6 +32,42 @@ def cache() -> Iterator[ModelCache]:
 def model(tiny_model: Path) -> LanguageModel:
     """The tiny model, freshly loaded."""
     return load_language_model(tiny_model)
+
+
+@pytest.fixture
+def spm_folder(sentencepiece_model: Path, tmp_path: Path) -> Path:
+    """A copy, ``copy``, of the model with a ``tokenizer.model`` alone that a test may damage."""
+    return Path(shutil.copytree(sentencepiece_model, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def mistral(tokenizer_files: dict[str, Path]) -> Any:
+    """SentencePiece's own reader of that model's tokenizer."""
+    return SentencePieceProcessor(model_file=str(tokenizer_files["v3"]))
+
+
+@pytest.fixture(scope="session")
+def configure() -> Callable[..., Any]:
+    """Write a folder's ``tokenizer_config.json`` and load its tokenizer."""
+
+    def configured(folder: Path, **settings: Any) -> Any:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        return load_sentencepiece_folder(folder)
+
+    return configured
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Callable[[Path], str]:
+    """Load a model that is refused; return the message."""
+
+    def refused(folder: Path) -> str:
+        with pytest.raises(ModelError) as error:
+            load_language_model(folder)
+        assert error.value.remedy
+        return error.value.message
+
+    return refused
 
 
 @pytest.fixture

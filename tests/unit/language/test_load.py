@@ -175,11 +175,6 @@ def test_a_missing_tokenizer(folder: Path) -> None:
     assert "no tokenizer" in refusal(folder)
 
 
-def test_a_sentencepiece_tokenizer_alone_is_refused(folder: Path) -> None:
-    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
-    assert "SentencePiece" in refusal(folder)
-
-
 def test_a_damaged_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     assert "cannot be loaded" in refusal(folder)

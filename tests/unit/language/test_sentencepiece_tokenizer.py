@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from daemon.errors import ModelError
 from workers.language.load import LanguageModel, load_language_model
@@ -78,9 +79,8 @@ def odd_texts(count: int, seed: int) -> list[str]:
     return ["".join(part() for _ in range(chosen.randint(1, 25))) for _ in range(count)]
 
 
-@pytest.fixture(scope="module")
-def reference() -> Any:
-    """A SentencePiece model as Llama 2's and Mistral's are: BPE, bytes, no normalisation."""
+def trained(**options: Any) -> Any:
+    """Train a SentencePiece model as Llama 2's and Mistral's are: BPE, bytes, no normalisation."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus(300, 1)),
@@ -93,27 +93,29 @@ def reference() -> Any:
         allow_whitespace_only_pieces=True,
         num_threads=1,
         minloglevel=2,
+        **options,
     )
     return sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
 
 
-def token_type(reference: Any, number: int) -> TokenType:
-    if reference.is_unknown(number):
-        return TokenType.UNKNOWN
-    if reference.is_control(number):
-        return TokenType.CONTROL
-    return TokenType.BYTE if reference.is_byte(number) else TokenType.NORMAL
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    return trained()
+
+
+def vocabulary_of(reference: Any) -> Vocabulary:
+    proto = sentencepiece_model_pb2.ModelProto.FromString(reference.serialized_model_proto())
+    return Vocabulary(
+        tokens=tuple(piece.piece for piece in proto.pieces),
+        types=tuple(piece.type for piece in proto.pieces),
+        scores=tuple(piece.score for piece in proto.pieces),
+        roles={"unknown": 0, "bos": 1, "eos": 2},
+    )
 
 
 @pytest.fixture
 def vocabulary(reference: Any) -> Vocabulary:
-    numbers = range(reference.get_piece_size())
-    return Vocabulary(
-        tokens=tuple(reference.id_to_piece(number) for number in numbers),
-        types=tuple(token_type(reference, number) for number in numbers),
-        scores=tuple(reference.get_score(number) for number in numbers),
-        roles={"unknown": 0, "bos": 1, "eos": 2},
-    )
+    return vocabulary_of(reference)
 
 
 @pytest.fixture
@@ -219,6 +221,18 @@ def test_unknown_characters_are_one_unknown_token_without_byte_pieces() -> None:
     assert tokenizer.encode("aéßa").ids == [1, 0, 1]
 
 
+def test_user_defined_pieces_are_found_as_sentencepiece_finds_them() -> None:
+    reference = trained(user_defined_symbols=["<sep>", SPACE * 3, SPACE + "the"])
+    tokenizer = sentencepiece_tokenizer(vocabulary_of(reference), space_prefix=True)
+    parts = ["<sep>", " ", "   ", "the", "ka", "telmor", "\n", "<s", "<sep"]
+    chosen = random.Random(5)
+    for _ in range(2000):
+        text = "".join(chosen.choices(parts, k=chosen.randint(0, 8)))
+        if text != "<sep>":
+            assert tokenizer.encode(text).ids == reference.encode(text), text
+    assert tokenizer.encode("<sep>").ids == reference.encode("<sep>")[1:]
+
+
 PIECES = {"ab": -1.0, "bc": -2.0, "a": -3.0, "b": -4.0, "c": -5.0}
 
 
@@ -227,7 +241,7 @@ PIECES = {"ab": -1.0, "bc": -2.0, "a": -3.0, "b": -4.0, "c": -5.0}
     [
         (small(PIECES, ab=TokenType.UNUSED), "'ab'"),
         (small(PIECES | {"bc": -1.0}), "same score"),
-        (small({"\u2581x": 0.0}, **{"\u2581x": TokenType.USER_DEFINED}), "added"),
+        (small(PIECES | {"<0xZZ>": 0.0}, **{"<0xZZ>": TokenType.BYTE}), "is none"),
         (replace(small(PIECES), tokens=("<unk>", "a", "a", "a", "b", "c")), "twice"),
         (replace(small(PIECES), types=(TokenType.NORMAL,) * 6), "unknown piece"),
     ],
