@@ -122,6 +122,6 @@ def _ending(
 def _time_limit(attempt: LiveAttempt) -> TimeLimitError:
     limit = attempt.claim.time_limit_seconds or 0.0
     return TimeLimitError(
-        f"the job ran longer than its time limit of {limit:g} seconds",
+        f"the job ran longer than its time limit of {limit:g} s",
         remedy="submit it again with a longer --time-limit",
     )

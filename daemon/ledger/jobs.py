@@ -302,13 +302,19 @@ def _ended_word(state: str) -> str:
     return {"cancelled": "was cancelled"}.get(state, state)
 
 
+def _now(state: str) -> str:
+    return _ended_word(state) if state in ENDED else f"is {state}"
+
+
 def finish(session: Session, number: int, *, actor: str, now: float) -> Job:
     """Ask a running job to end now, as succeeded, with what it has."""
     job = get_job(session, number)
     if job.state != JobState.RUNNING:
         raise ConflictError(
-            f"job {number} is {job.state}; only a running job can be finished early",
-            remedy=f"studioq cancel {number} takes a job that has not started off the queue",
+            f"job {number} {_now(job.state)}; only a running job can be finished early",
+            remedy=f"studioq fetch {number} brings what it made"
+            if job.state in ENDED
+            else f"studioq cancel {number} takes a job that has not started off the queue",
         )
     if job.wish != Wish.CANCEL:
         job.wish = Wish.FINISH

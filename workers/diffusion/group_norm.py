@@ -1,7 +1,7 @@
 """Group normalisation of channels-last images, in two ways that give the same numbers.
 
 The rule this module protects: statistics are as good as the input, whatever its type. Sums are
-accumulated in float32, only means of parts are rounded, and no square overflows in 16 bits.
+accumulated in float32, only means are rounded, and squares have float32's range.
 
 ``by_rows`` puts each group into a row of its own, which costs a pass with strided reads.
 ``by_products`` leaves everything in its place: sums are matrix products with ones, which GPUs do at
@@ -17,7 +17,7 @@ from collections.abc import Callable
 import mlx.core as mx
 from mlx import nn
 
-from workers.memory import on_gpu
+from workers.memory import device_kind
 
 Activation = Callable[[mx.array], mx.array]
 
@@ -29,10 +29,6 @@ _ONES = 8
 
 # A part of a sum has at least so many pixels; there are at least so many parts, if that allows it.
 _PART_PIXELS, _PARTS = 64, 512
-
-# Differences from the mean are scaled by it before they are squared: 65504, float16's largest
-# number, is then the square of a difference of 4095, and its smallest that of 0.004.
-_SCALE = 1 / 16
 
 
 class GroupNorm(nn.Module):
@@ -50,10 +46,15 @@ class GroupNorm(nn.Module):
 
         In a compiled function, weight, bias and activation are one pass over the image.
         """
-        normalise = by_products if on_gpu() and x.size >= _LARGE else by_rows
+        normalise = by_products if _gains(x) else by_rows
         pixels = x.reshape(x.shape[0], -1, x.shape[-1])
         normed = normalise(pixels, self.groups, self.weight, self.bias, self.eps)
         return (activation(normed) if activation else normed).reshape(x.shape)
+
+
+def _gains(x: mx.array) -> bool:
+    """Say whether products were seen to be faster for an image of this size on this device."""
+    return x.size >= _LARGE and device_kind() == "cuda"
 
 
 def by_rows(x: mx.array, groups: int, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
@@ -78,8 +79,9 @@ def by_products(x: mx.array, groups: int, weight: mx.array, bias: mx.array, eps:
     batch, _, channels = x.shape
     width = channels // groups
     mean = _group_means(x, groups)
-    centre = mx.repeat(mean, width, axis=-1)[:, None].astype(x.dtype)
-    variance = _group_means(mx.square((x - centre) * _SCALE), groups) / _SCALE**2
+    centre = mx.repeat(mean, width, axis=-1)[:, None]
+    squares = mx.square(x.astype(mx.float32) - centre)
+    variance = _group_means(squares.astype(mx.bfloat16 if x.itemsize == 2 else x.dtype), groups)
     scale = mx.rsqrt(variance + eps)[..., None] * weight.reshape(groups, width)
     shift = bias.reshape(groups, width) - mean[..., None] * scale
     return (x * scale.reshape(batch, 1, -1) + shift.reshape(batch, 1, -1)).astype(x.dtype)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from workers.diffusion import group_norm
 from workers.diffusion.group_norm import GroupNorm, by_products, by_rows
 
 EPS = 1e-5
@@ -16,7 +17,14 @@ WAYS = {"rows": by_rows, "products": by_products}
 ULPS = {"float32": 2.0**-20, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 SHAPES = [(2, 4096, 64), (1, 1024, 320), (3, 35, 96), (2, 1, 320)]
-OFFSETS_AND_SCALES = [(0.0, 1.0), (3.0, 0.1), (100.0, 30.0), (-40.0, 800.0)]
+OFFSETS_AND_SCALES = [
+    (0.0, 1.0),
+    (3.0, 0.1),
+    (100.0, 30.0),
+    (-40.0, 800.0),
+    (0.0, 0.003),
+    (0.0, 6000.0),
+]
 
 
 def by_definition(
@@ -54,6 +62,34 @@ def test_each_way_does_what_the_definition_says(
     error = np.abs(exact(given.reshape(shape)) - right).max()
     # A rounded input far from 0 is that much coarser in units of its deviation.
     assert error < ULPS[dtype] * (4 + abs(offset) / scale) * np.abs(right).max()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_far_number_does_not_silence_its_group(way: str) -> None:
+    x = np.random.default_rng(1).standard_normal((1, 4096, 32)).astype(np.float16)
+    x[0, 7, :] = 30_000
+    given = WAYS[way](mx.array(x), 32, mx.ones((32,)), mx.zeros((32,)), EPS)
+    right = by_definition(x.astype(np.float64), 32, np.ones(32), np.zeros(32))
+    assert np.abs(exact(given.reshape(x.shape)) - right).max() < 0.01 * np.abs(right).max()
+
+
+def test_products_are_for_large_images_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def products(x: mx.array, *_: object) -> mx.array:
+        used.append(str(x.shape))
+        return x
+
+    monkeypatch.setattr(group_norm, "by_products", products)
+    norm = GroupNorm(4, 8, EPS)
+    large = mx.zeros((1, 1000, 1000, 8))
+    norm(large)
+    assert used == []
+    monkeypatch.setattr(group_norm, "device_kind", lambda: "cuda")
+    norm(large[:, :500])
+    assert used == []
+    norm(large)
+    assert len(used) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
