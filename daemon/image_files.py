@@ -65,11 +65,12 @@ class ImageFolder:
                 f"{self.name}: {INDEX} names no parts of an image model", remedy=_AGAIN
             )
         if index.get("_class_name") in MFLUX_PIPELINES:
-            needed = _listed_parts(index)
-        else:
-            _check_pipeline(self.name, index)
-            needed = _stable_diffusion_parts(index)
-        for part in needed:
+            self.read("transformer/config.json")
+            for part in _listed_parts(index):
+                self._check_mflux_part(part)
+            return
+        _check_pipeline(self.name, index)
+        for part in _stable_diffusion_parts(index):
             self._check_part(part)
 
     def read(self, place: str) -> Json:
@@ -119,6 +120,17 @@ class ImageFolder:
         if part in NETWORKS:
             self._check_config(part)
             for file in self.weights(part):
+                _check_header(f"{self.name}: {part}/{file.name}", file)
+
+    def _check_mflux_part(self, part: str) -> None:
+        """Check what mflux reads; ``mflux-save`` numbers its shards and writes no config."""
+        folder = self.path / part
+        if not folder.is_dir():
+            raise self._lacks(f"{part}/")
+        if part == "scheduler":
+            self.read("scheduler/scheduler_config.json")
+        if part in NETWORKS:
+            for file in sorted(folder.glob("[0-9]*.safetensors")) or self.weights(part):
                 _check_header(f"{self.name}: {part}/{file.name}", file)
 
     def _check_config(self, part: str) -> None:
@@ -201,6 +213,11 @@ def _check_pipeline(name: str, index: Json) -> None:
             remedy="choose another model; studioq models lists those that are there",
         )
     if not is_listed(index, "text_encoder"):
+        if is_listed(index, "text_encoder_2"):
+            raise ModelError(
+                f"{name} is SDXL's refiner, which finishes another model's pictures",
+                remedy="use the base model, such as stable-diffusion-xl-base-1.0",
+            )
         raise ModelError(
             f"{name}: {INDEX} names no text encoder", remedy="use the whole pipeline's folder"
         )

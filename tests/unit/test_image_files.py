@@ -125,8 +125,59 @@ def test_a_pipeline_without_text_encoder_is_refused(folder: Path) -> None:
     assert refusal(folder).message == "sd: model_index.json names no text encoder"
 
 
+def test_the_refiner_is_called_so(folder: Path) -> None:
+    index = {**INDEX, "text_encoder": [None, None], "text_encoder_2": ["transformers", "CLIP"]}
+    write_json(folder / "model_index.json", index)
+    assert refusal(folder).message.startswith("sd is SDXL's refiner")
+
+
+def mflux_folder(folder: Path, kind: str) -> Path:
+    """Write what ``mflux-save`` writes, with what docs/mflux.md has people copy into it."""
+    parts = {name: ["diffusers", "C"] for name in ("transformer", "vae", "text_encoder")}
+    index = {"_class_name": kind, **parts, "scheduler": ["diffusers", "C"]}
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "transformer" / "config.json", {"num_layers": 5})
+    write_json(folder / "scheduler" / "scheduler_config.json", {})
+    for part in parts:
+        write_tensors(folder / part / "0.safetensors", "x")
+    return folder
+
+
+@pytest.mark.parametrize("kind", MFLUX_PIPELINES)
+def test_a_folder_of_mflux_save_passes(tmp_path: Path, kind: str) -> None:
+    ImageFolder(name="m", path=mflux_folder(tmp_path / "m", kind)).check()
+
+
+def test_an_autoencoder_of_mflux_may_name_its_widths_otherwise(tmp_path: Path) -> None:
+    folder = mflux_folder(tmp_path / "m", "QwenImagePipeline")
+    (folder / "vae" / "0.safetensors").rename(folder / "vae/diffusion_pytorch_model.safetensors")
+    write_json(folder / "vae" / "config.json", {"base_dim": 96, "dim_mult": [1, 2, 4, 4]})
+    ImageFolder(name="m", path=folder).check()
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("vae", "sd is incomplete: it has no vae/"),
+        ("transformer/config.json", "sd is incomplete: it has no transformer/config.json"),
+        ("transformer/0.safetensors", "sd is incomplete: transformer/ needs weights"),
+    ],
+)
+def test_what_mflux_needs_is_named(tmp_path: Path, lost: str, message: str) -> None:
+    folder = mflux_folder(tmp_path / "m", MFLUX_PIPELINES[0])
+    (folder / lost).rename(tmp_path / "lost")
+    assert refusal(folder).message.startswith(message)
+
+
+def test_a_truncated_file_of_mflux_is_named(tmp_path: Path) -> None:
+    folder = mflux_folder(tmp_path / "m", MFLUX_PIPELINES[0])
+    cut_short(folder / "vae" / "0.safetensors")
+    assert "vae/0.safetensors" in refusal(folder).message
+
+
 def test_an_index_cannot_name_a_place_elsewhere(folder: Path) -> None:
     index = {**INDEX, "../secret": ["a", "b"], "..": ["a", "b"], "/etc": ["a", "b"]}
+    write_json(folder / "transformer" / "config.json", {})
     for kind in ("StableDiffusionPipeline", MFLUX_PIPELINES[0]):
         write_json(folder / "model_index.json", {**index, "_class_name": kind})
         ImageFolder(name="sd", path=folder).check()
