@@ -117,7 +117,7 @@ def _pictures(run: _Run) -> Events:
     if run.context.control.request is Request.STOP and album.count < spec.n_images:
         yield Stopped()
         return
-    if album.count < spec.n_images:
+    if album.count < spec.n_images and run.context.control.request is not Request.CANCEL:
         yield Log(text=f"Finished as asked, after {album.count} of {spec.n_images} pictures")
     yield from album.publish()
 
@@ -140,6 +140,8 @@ def _picture(
         try:
             while True:
                 done = next(reports)
+                if done == run.spec.steps:
+                    run.context.control.unpublished = True
                 yield _progress(run.spec, index, done)
                 if run.asked() and done < run.spec.steps:
                     return None
