@@ -213,7 +213,7 @@ def test_pictures_masks_and_loras_travel(
     original = tiny.picture("photo", 40, 32)
     assert np.array_equal(found[:, :16], original[:, :16])
     assert not np.array_equal(found[:, 16:], original[:, 16:])
-    assert "LoRA style.safetensors, scale 0.5: 1 layers" in home.run("logs", str(job["id"])).stdout
+    assert "LoRA style.safetensors, scale 0.5: 1 layer" in home.run("logs", str(job["id"])).stdout
 
 
 def test_a_picture_of_no_numbers_fails_the_job_and_is_not_published(home: Home, model: str) -> None:

@@ -202,7 +202,7 @@ def test_wishes_and_limits_end_a_job_at_its_next_step(home: Home) -> None:
     assert home.until_state(finished, JobState.SUCCEEDED).progress_done < 1_000
     error = home.until_state(limited, JobState.FAILED).error
     assert error is not None
-    assert (error["code"], "0.3 seconds" in error["message"]) == ("timed_out", True)
+    assert (error["code"], "limit of 0.3 s" in error["message"]) == ("timed_out", True)
     assert "--time-limit" in str(error["remedy"])
     assert ends(home, limited) == [AttemptState.TIMED_OUT]
     assert home.engine_pid() == engine
