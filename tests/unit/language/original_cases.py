@@ -1,0 +1,101 @@
+"""The releases of the references, for the script that writes their logits and the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PLACE = Path(__file__).parent / "references" / "originals"
+TOKENS = [[1, 7, 30, 30, 2, 44, 19, 8, 0, 25]]
+VOCABULARY = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A release: its params.json, the width of its feed-forward layers, transformers' class."""
+
+    params: dict[str, Any]
+    hidden: int
+    architecture: str
+
+    @property
+    def heads(self) -> tuple[int, int, int]:
+        """Heads of queries, heads of keys and values, and their size."""
+        heads = self.params["n_heads"]
+        size = self.params.get("head_dim", self.params["dim"] // heads)
+        return heads, self.params.get("n_kv_heads", heads), size
+
+
+# As the publishers write them: Llama 1 and 2 without the vocabulary, Mistral with everything.
+CASES = {
+    "llama": Case(
+        params={"dim": 32, "n_layers": 2, "n_heads": 4, "norm_eps": 1e-6, "vocab_size": -1},
+        hidden=56,
+        architecture="Llama",
+    ),
+    "llama-grouped": Case(
+        params={
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 8,
+            "n_kv_heads": 2,
+            "multiple_of": 16,
+            "norm_eps": 1e-5,
+            "rope_theta": 500000.0,
+            "vocab_size": VOCABULARY,
+        },
+        hidden=48,
+        architecture="Llama",
+    ),
+    "mistral": Case(
+        params={
+            "dim": 32,
+            "n_layers": 3,
+            "head_dim": 16,
+            "hidden_dim": 64,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "norm_eps": 1e-5,
+            "sliding_window": 4096,
+            "vocab_size": VOCABULARY,
+        },
+        hidden=64,
+        architecture="Mistral",
+    ),
+}
+
+
+def release_weights(case: Case) -> dict[str, np.ndarray]:
+    """Make the weights of a case, float32, under Meta's names, from a seed.
+
+    q and k are large, so that attention is far from even and positions matter.
+    """
+    rng = np.random.default_rng(case.params["n_heads"])
+    dim, (heads, groups, size) = case.params["dim"], case.heads
+
+    def matrix(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        drawn = rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)
+        return np.asarray(drawn, np.float32)
+
+    def norm() -> np.ndarray:
+        return np.asarray(1 + 0.1 * rng.standard_normal(dim), np.float32)
+
+    weights = {"tok_embeddings.weight": matrix(VOCABULARY, dim, 5.0), "norm.weight": norm()}
+    weights["output.weight"] = matrix(VOCABULARY, dim)
+    for number in range(case.params["n_layers"]):
+        layer = {
+            "attention.wq": matrix(heads * size, dim, 2.0),
+            "attention.wk": matrix(groups * size, dim, 2.0),
+            "attention.wv": matrix(groups * size, dim),
+            "attention.wo": matrix(dim, heads * size),
+            "feed_forward.w1": matrix(case.hidden, dim),
+            "feed_forward.w2": matrix(dim, case.hidden),
+            "feed_forward.w3": matrix(case.hidden, dim),
+            "attention_norm": norm(),
+            "ffn_norm": norm(),
+        }
+        weights |= {f"layers.{number}.{name}.weight": array for name, array in layer.items()}
+    return weights
