@@ -23,18 +23,11 @@ import numpy as np
 
 from daemon.errors import ModelError
 from workers.language.adapter_config import AdapterConfig, rank
+from workers.language.gguf import split_halves
+from workers.language.originals.names import LINEAR_LAYERS
 
 _FIRST_SCALE = 2.0
 _FIRST = re.compile(r"layers\.(?P<block>\d+)\.(?P<layer>[a-z_]+\.\w+)\.(?P<leaf>lora_[ab])")
-_LAYERS = {
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-}
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 _ZIP = b"PK\x03\x04"
@@ -118,10 +111,10 @@ def first_name(name: str) -> str:
         ModelError: it is in a layer that Llama and Mistral do not have.
     """
     match = _FIRST.fullmatch(name)
-    layer = _LAYERS.get(match["layer"]) if match else None
+    layer = LINEAR_LAYERS.get(match["layer"]) if match else None
     if match is None or layer is None:
         raise ModelError(
-            f"the adapter has the tensor {name}; known are those of {', '.join(_LAYERS)}",
+            f"the adapter has the tensor {name}; known are those of {', '.join(LINEAR_LAYERS)}",
             remedy=_REMEDY,
         )
     return f"model.layers.{match['block']}.{layer}.{match['leaf']}"
@@ -134,8 +127,7 @@ def first_arrays(arrays: Mapping[str, mx.array], config: Mapping[str, Any]) -> d
         _, _, layer = name.removesuffix(".lora_b").rpartition(".")
         if name.endswith(".lora_b") and layer in _ROTATED:
             heads = config.get(_ROTATED[layer]) or config["num_attention_heads"]
-            pairs = array.reshape(array.shape[0], heads, -1, 2)
-            found[name] = pairs.swapaxes(2, 3).reshape(array.shape)
+            found[name] = split_halves(array.T, heads).T
     return found
 
 

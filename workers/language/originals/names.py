@@ -26,6 +26,9 @@ _LAYER: dict[str, tuple[str, int | None]] = {
     "attention_norm": ("input_layernorm", None),
     "ffn_norm": ("post_attention_layernorm", None),
 }
+# The linear layers of a block: a release's name, and mlx-lm's.
+LINEAR_LAYERS = {name: known for name, (known, axis) in _LAYER.items() if axis is not None}
+
 _TOP: dict[str, tuple[str, int | None]] = {
     "tok_embeddings": ("model.embed_tokens", 1),
     "norm": ("model.norm", None),
