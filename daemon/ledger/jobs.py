@@ -283,7 +283,7 @@ def cancel(session: Session, number: int, *, actor: str, now: float) -> Job:
     """Cancel a job that has not started, or ask for it when it runs."""
     job = get_job(session, number)
     if job.state in ENDED:
-        raise ConflictError(f"job {number} has already ended: it {_ended_word(job.state)}")
+        raise ConflictError(f"job {number} has already ended: it {_word(job.state)}")
     record(session, job, "cancel_requested", actor=actor, now=now)
     if job.state in NOT_STARTED:
         job.state = JobState.CANCELLED
@@ -298,12 +298,9 @@ def cancel(session: Session, number: int, *, actor: str, now: float) -> Job:
     return job
 
 
-def _ended_word(state: str) -> str:
-    return {"cancelled": "was cancelled"}.get(state, state)
-
-
-def _now(state: str) -> str:
-    return _ended_word(state) if state in ENDED else f"is {state}"
+def _word(state: str) -> str:
+    ended = {"cancelled": "was cancelled"}.get(state, state)
+    return ended if state in ENDED else f"is {state}"
 
 
 def finish(session: Session, number: int, *, actor: str, now: float) -> Job:
@@ -311,7 +308,7 @@ def finish(session: Session, number: int, *, actor: str, now: float) -> Job:
     job = get_job(session, number)
     if job.state != JobState.RUNNING:
         raise ConflictError(
-            f"job {number} {_now(job.state)}; only a running job can be finished early",
+            f"job {number} {_word(job.state)}; only a running job can be finished early",
             remedy=f"studioq fetch {number} brings what it made"
             if job.state in ENDED
             else f"studioq cancel {number} takes a job that has not started off the queue",
@@ -379,7 +376,7 @@ def set_priority(session: Session, number: int, priority: int, *, actor: str, no
     """Change the priority of a job that has not ended."""
     job = get_job(session, number)
     if job.state in ENDED:
-        raise ConflictError(f"job {number} has already ended: it {_ended_word(job.state)}")
+        raise ConflictError(f"job {number} has already ended: it {_word(job.state)}")
     record(session, job, "priority_set", actor=actor, now=now, old=job.priority, new=priority)
     job.priority = priority
     touch(session, job)
