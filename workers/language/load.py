@@ -26,6 +26,7 @@ from workers.language.formats import Format, ModelFiles
 from workers.language.gguf import load_gguf
 from workers.language.sentencepiece_folder import FILE as SENTENCEPIECE
 from workers.language.sentencepiece_folder import check_vocabulary_size, load_sentencepiece_folder
+from workers.language.source import ModelSource, fill, source_of
 from workers.memory import on_gpu, preserved_random_state
 
 _TOKENIZER_FILES = (
@@ -64,8 +65,8 @@ def load_language_model(path: Path) -> LanguageModel:
     """
     files = formats.find_model_files(path)
     identity = formats.fingerprint(files)
-    with preserved_random_state(), memory_errors(f"loading {files.name}"), _model_errors(files):
-        model, config, tokenizer = _load(files)
+    with memory_errors(f"loading {files.name}"), open_source(files) as source:
+        model = fill(source, _as_is if on_gpu() else _expanded)
         if not on_gpu():
             to_float32(model)
         model.eval()
@@ -73,17 +74,36 @@ def load_language_model(path: Path) -> LanguageModel:
     return LanguageModel(
         name=path.name,
         model=model,
-        tokenizer=tokenizer,
-        config=config,
+        tokenizer=source.tokenizer,
+        config=source.config,
         fingerprint=identity,
         bytes=parameter_bytes(model),
     )
 
 
-def _load(files: ModelFiles) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
+@contextmanager
+def open_source(files: ModelFiles) -> Iterator[ModelSource]:
+    """Open a model without reading its weights; what goes wrong inside is a ``ModelError``.
+
+    The global random state is left as it was.
+    """
+    with preserved_random_state(), _model_errors(files):
+        yield _opened(files)
+
+
+def _opened(files: ModelFiles) -> ModelSource:
     if files.format is Format.GGUF:
-        return load_gguf(files.path)
-    return _load_folder(files.path)
+        return source_of(*load_gguf(files.path))
+    return source_of(*_load_folder(files.path))
+
+
+def _as_is(array: mx.array) -> mx.array:
+    return array
+
+
+def _expanded(array: mx.array) -> mx.array:
+    """Return a floating-point array in float32; packed words stay as they are."""
+    return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
 
 
 def _load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
