@@ -47,6 +47,7 @@ def test_a_later_holder_replaces_what_an_earlier_one_wrote(tmp_path: Path) -> No
         (b"[" * 4000, "another process"),
         (None, f"process {os.getpid()} of user ana?[2J (home /h)"),
     ],
+    ids=["empty", "no json", "another start", "no pid", "deep", "alive"],
 )
 def test_waiting_says_who_holds_it_and_believes_only_what_lives(
     tmp_path: Path, content: bytes | None, said: str
