@@ -10,19 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from daemon.errors import ModelError
-from daemon.image_files import ImageFolder, check_checkpoint
-from daemon.image_models import why_no_image_model
+from daemon.model_facts import facts_of
 from daemon.models import (
     DEMO_MODEL,
     IMAGE_FORMATS,
     LANGUAGE_FORMATS,
     ModelEntry,
     ModelRoots,
+    entry_at,
     is_bundled,
-    model_format,
 )
 
-_LANGUAGE_KINDS = frozenset({"train", "infer"})
+_LANGUAGE_KINDS = frozenset({"train", "infer", "convert"})
 _SHOWN = 8
 
 
@@ -34,39 +33,30 @@ def check_model(kind: str, name: str, path: Path, models: ModelRoots) -> None:
     """
     if kind not in _LANGUAGE_KINDS and kind != "diffuse":
         return
-    found = model_format(path)
+    entry = entry_at(name, path)
     if kind in _LANGUAGE_KINDS:
-        if found in IMAGE_FORMATS:
-            raise _no_language_model(kind, name, found, models)
-    elif found not in IMAGE_FORMATS:
-        raise _no_image_model(name, path, found, models)
-    else:
-        _check_image_files(name, path, found)
+        if entry.format in IMAGE_FORMATS:
+            raise _no_language_model(kind, entry, models)
+        if entry.format not in LANGUAGE_FORMATS:
+            raise _unknown_language_model(entry, models)
+    elif entry.format in LANGUAGE_FORMATS:
+        raise _no_image_model(entry, models)
+    _check_files(entry, models)
 
 
 def why_unusable(entry: ModelEntry) -> str | None:
-    """Return why no job of any kind can use a model, None where nothing speaks against it.
-
-    Language models are looked at by the jobs that load them.
-    """
-    if entry.format in LANGUAGE_FORMATS:
-        return None
-    try:
-        if entry.format in IMAGE_FORMATS:
-            _check_image_files(entry.name, entry.path, entry.format)
-            return None
-        return f"{entry.name} is no image model: {why_no_image_model(entry.path)}"
-    except ModelError as error:
-        return error.message
-    except OSError as error:
-        return f"{entry.name} cannot be read: {error.strerror}"
+    """Return why no job of any kind can use a model, None where nothing speaks against it."""
+    problem = facts_of(entry).problem
+    return None if problem is None else problem.message
 
 
-def _check_image_files(name: str, path: Path, found: str) -> None:
-    if found == "diffusers":
-        ImageFolder(name=name, path=path).check()
-    else:
-        check_checkpoint(name, path)
+def _check_files(entry: ModelEntry, models: ModelRoots) -> None:
+    problem = facts_of(entry).problem
+    if problem is None:
+        return
+    unknown = entry.format not in IMAGE_FORMATS | LANGUAGE_FORMATS
+    remedy = _names(models, image=True) if unknown else problem.remedy
+    raise ModelError(problem.message, field="model", remedy=remedy)
 
 
 def check_fetched_later(kind: str, name: str, models: ModelRoots) -> None:
@@ -83,21 +73,31 @@ def check_fetched_later(kind: str, name: str, models: ModelRoots) -> None:
         )
 
 
-def _no_language_model(kind: str, name: str, found: str, models: ModelRoots) -> ModelError:
+def _no_language_model(kind: str, entry: ModelEntry, models: ModelRoots) -> ModelError:
     others = _names(models, image=False)
     return ModelError(
-        f"{name} is an image model ({found}), and {kind} needs a language model",
+        f"{entry.name} is an image model ({entry.format}), and {kind} needs a language model",
         field="model",
-        remedy=f"{others}; for pictures of {name}: studioq diffuse PROMPT --model {name}",
+        remedy=f"{others}; for pictures of {entry.name}: "
+        f"studioq diffuse PROMPT --model {entry.name}",
     )
 
 
-def _no_image_model(name: str, path: Path, found: str, models: ModelRoots) -> ModelError:
-    if found == "unknown":
-        said = f"{name} is no image model: {why_no_image_model(path)}"
-    else:
-        said = f"{name} is a language model ({found}), and diffuse needs an image model"
-    return ModelError(said, field="model", remedy=_names(models, image=True))
+def _unknown_language_model(entry: ModelEntry, models: ModelRoots) -> ModelError:
+    return ModelError(
+        f"{entry.name} is no language model: it has neither a config.json beside its weights, nor "
+        "a params.json, nor a GGUF file",
+        field="model",
+        remedy=_names(models, image=False),
+    )
+
+
+def _no_image_model(entry: ModelEntry, models: ModelRoots) -> ModelError:
+    return ModelError(
+        f"{entry.name} is a language model ({entry.format}), and diffuse needs an image model",
+        field="model",
+        remedy=_names(models, image=True),
+    )
 
 
 def _names(models: ModelRoots, *, image: bool) -> str:

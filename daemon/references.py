@@ -75,11 +75,12 @@ def _may_come(session: Session, number: int, step: int) -> bool:
 
 def _check_model(field: str, reference: str, job: Job, model: str | None) -> None:
     if model != job.model:
+        use = "convert" if field == "fuse" else "use --model"
         raise SpecRefusedError(
             f"{field} = {reference!r}: job {job.id} trains {job.model}, but this job's model is "
             f"{model}",
             field=field,
-            remedy=f"use --model {job.model}, or an adapter of {model}",
+            remedy=f"{use} {job.model}, or an adapter of {model}",
         )
 
 

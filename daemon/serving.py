@@ -95,6 +95,7 @@ def _begin(home: Home, stack: ExitStack, ended: Callable[[], object]) -> _Parts:
         ledger=ledger,
         writer=writer,
         store=store,
+        models=paths.models,
         url=url,
         ledger_id=name,
         announce=announcer.announce,

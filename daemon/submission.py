@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from daemon import references, rows
+from daemon import conversions, references, rows
 from daemon.access import Person, require_change, require_priority
 from daemon.defaults import PRIORITIES
 from daemon.errors import ModelError, SpecRefusedError, UsageError
@@ -39,6 +39,7 @@ from daemon.picture_options import check_steps, notes
 from daemon.pictures import check_pictures
 from daemon.specs import (
     TEST_KINDS,
+    ConvertSpec,
     DiffuseSpec,
     InferSpec,
     JobRequest,
@@ -61,16 +62,20 @@ class Draft:
 
     person: Person
     job: NewJob
+    spec: Spec
     notes: tuple[str, ...] = ()
 
     def write(self, session: Session, *, now: float) -> Submitted:
         """Write the job; what could change since the checks is looked at again.
 
         Raises:
-            SpecRefusedError: a cited file has meanwhile expired.
+            SpecRefusedError: a cited file has meanwhile expired, or another job has taken the name
+                of the model that this one makes.
         """
         user = ensure_user(session, uid=self.person.uid, name=self.person.name, now=now)
         _check_uploads(session, self.job.inputs, user.id)
+        if isinstance(self.spec, ConvertSpec):
+            conversions.check_unclaimed(session, self.spec, user.id)
         if self.job.needs_download and self.job.model is not None:
             request_download(session, self.job.model, now=now)
         new = replace(self.job, user_id=user.id)
@@ -101,13 +106,17 @@ class Desk:
         after: set[int] = set(request.after)
         if after or inputs or spec.job_references():
             after |= self._check_ledger(person, spec, inputs, after)
-        missing = self._missing_model(request.kind, spec)
+        missing, makers = self._missing_model(request.kind, spec)
+        after |= makers
+        if isinstance(spec, ConvertSpec):
+            conversions.check_target(person, spec, self.models)
         self._check_files(spec, inputs)
         job = _new_job(request, spec)
         return Draft(
             person=person,
             job=replace(job, inputs=inputs, after=sorted(after), needs_download=missing),
-            notes=self._check_options(spec),
+            spec=spec,
+            notes=self._check_options(person, spec),
         )
 
     def _check_ledger(
@@ -135,22 +144,30 @@ class Desk:
             _check_uploads(session, inputs, user_id)
             spec = load_spec(old.kind, old.spec)
             implied = references.check(session, self.paths, spec, user_id, admin=person.admin)
+            made = conversions.has_made_it(old, user_id)
+        missing, makers = self._missing_model(old.kind, spec)
+        if isinstance(spec, ConvertSpec) and not made:
+            conversions.check_target(person, spec, self.models)
         return Draft(
             person=person,
             job=replace(
                 _repeated(old),
                 inputs=inputs,
-                after=sorted(implied),
-                needs_download=self._missing_model(old.kind, spec),
+                after=sorted(makers.union(implied)),
+                needs_download=missing,
             ),
-            notes=self._check_options(spec),
+            spec=spec,
+            notes=self._check_options(person, spec),
         )
 
-    def _missing_model(self, kind: str, spec: Spec) -> bool:
-        """Return whether the model must be fetched first; refuse one that cannot be."""
+    def _missing_model(self, kind: str, spec: Spec) -> tuple[bool, set[int]]:
+        """Return whether the model must be fetched first, and the jobs that will make it.
+
+        One that neither is there nor can come is refused.
+        """
         name = getattr(spec, "model", None)
         if name is None or kind in TEST_KINDS:
-            return False
+            return False, set()
         path = self.models.find(name)
         with _refusals_of(name):
             if path is None:
@@ -159,9 +176,11 @@ class Desk:
             else:
                 check_model(kind, name, path, self.models)
         if path is not None:
-            return False
-        if is_bundled(name) or is_hub_id(name):
-            return True
+            return False, set()
+        with self.ledger.reading() as session:
+            makers = set(conversions.makers(session, name))
+        if makers or is_bundled(name) or is_hub_id(name):
+            return not makers, makers
         raise _unknown_model(name, self.models)
 
     def _check_files(self, spec: Spec, inputs: Inputs) -> None:
@@ -176,11 +195,15 @@ class Desk:
             check_pictures(files, spec)
             check_loras(files)
 
-    def _check_options(self, spec: Spec) -> tuple[str, ...]:
-        """Refuse options that leave nothing to do; return what is to be said of others."""
-        if not isinstance(spec, DiffuseSpec):
+    def _check_options(self, person: Person, spec: Spec) -> tuple[str, ...]:
+        """Refuse options that do not go with the model; return what is to be said of others."""
+        if not isinstance(spec, ConvertSpec | DiffuseSpec):
             return ()
         model = self.models.find(spec.model)
+        if isinstance(spec, ConvertSpec):
+            if model is not None:
+                conversions.check_source(spec, model)
+            return (f"the model will be called {conversions.model_name(person, spec)}",)
         if model is not None:
             check_steps(spec, model)
         return notes(spec, model)

@@ -52,7 +52,8 @@ class Context:
     ``inputs`` maps a place in the spec (``data.train``) to the uploaded file. ``model`` is the
     model's folder or file, ``adapter`` a folder with ``adapters.safetensors`` and
     ``adapter_config.json``, ``checkpoint`` the folder of this job's last checkpoint if an earlier
-    attempt wrote one.
+    attempt wrote one. ``target`` is where the model shall be that the job makes; it is put together
+    at ``daemon.targets.staging_folder(target, job)``.
     """
 
     job: int
@@ -64,6 +65,7 @@ class Context:
     model: Path | None = None
     adapter: Path | None = None
     checkpoint: Path | None = None
+    target: Path | None = None
     control: Control = field(default_factory=Control)
 
 
@@ -91,6 +93,7 @@ KINDS: dict[str, Kind] = {
         Kind(name="train", module="workers.train", checkpoints=True),
         Kind(name="infer", module="workers.infer"),
         Kind(name="diffuse", module="workers.diffuse", checkpoints=True),
+        Kind(name="convert", module="workers.convert", checkpoints=True),
         Kind(name="noop", module="workers.noop", checkpoints=True),
     )
 }

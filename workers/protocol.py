@@ -34,6 +34,7 @@ class Start:
     model: str | None = None
     adapter: str | None = None
     checkpoint: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,22 +14,29 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from daemon import quantised
 from daemon.adapters import CONFIG, WEIGHTS, checkpoint_folder, find_adapter
 from daemon.errors import JobError, ModelError
 from daemon.ledger.attempts import Claim
-from daemon.ledger.tables import Attempt, Checkpoint
+from daemon.ledger.tables import Attempt, Checkpoint, User
 from daemon.ledger.uploads import inputs_of
 from daemon.locate import Paths
 from daemon.model_kinds import check_model
 from daemon.models import ModelRoots
-from daemon.specs import Spec, load_spec
+from daemon.specs import ConvertSpec, Spec, load_spec
+from daemon.targets import target_folder
 from workers.checkpoints import is_whole
 from workers.failures import disk_errors
 from workers.protocol import Start
 
 log = logging.getLogger(__name__)
 
-_ADAPTER_PLACES = {"adapter.weights": WEIGHTS, "adapter.config": CONFIG}
+# Where a spec may cite an adapter's files, and what each is called in the adapter's folder.
+_ADAPTER_PLACES = {
+    f"{field}.{part}": name
+    for field in ("adapter", "fuse")
+    for part, name in (("weights", WEIGHTS), ("config", CONFIG))
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +52,13 @@ def resolve(session: Session, claim: Claim, *, paths: Paths, roots: ModelRoots) 
 
     Raises:
         JobError: an uploaded file, the model or the adapter is not there, the model is of another
-            kind than the job, or the disk is full.
+            kind than the job or forbids what the job is to do, or the disk is full.
         NotFoundError: the job whose adapter is wanted does not exist.
     """
     spec = load_spec(claim.kind, claim.spec)
     inputs = _inputs(session, claim, paths) if spec.input_files() else {}
     checkpoint, step = _last_checkpoint(session, claim, paths)
-    model = _model(claim, roots)
+    model = _model(claim, roots, spec)
     adapter = _adapter(session, claim, paths, inputs, spec)
     start = Start(
         attempt=claim.fence,
@@ -64,6 +71,7 @@ def resolve(session: Session, claim: Claim, *, paths: Paths, roots: ModelRoots) 
         model=_text(model),
         adapter=_text(adapter),
         checkpoint=_text(checkpoint),
+        target=_text(_target(session, claim, roots, spec)),
     )
     return Resolved(start=start, step=step)
 
@@ -82,7 +90,7 @@ def _inputs(session: Session, claim: Claim, paths: Paths) -> dict[str, Path]:
     return found
 
 
-def _model(claim: Claim, roots: ModelRoots) -> Path | None:
+def _model(claim: Claim, roots: ModelRoots, spec: Spec) -> Path | None:
     if claim.model is None:
         return None
     path = roots.find(claim.model)
@@ -93,6 +101,8 @@ def _model(claim: Claim, roots: ModelRoots) -> Path | None:
             remedy="studioq models lists those that are there",
         )
     check_model(claim.kind, claim.model, path, roots)
+    if isinstance(spec, ConvertSpec):
+        quantised.check_source(spec, path)
     return path
 
 
@@ -103,12 +113,21 @@ def _adapter(
     for reference in spec.job_references().values():
         # Whether its user may use it was decided when the job was accepted.
         return find_adapter(session, paths, reference, claim.user_id, True)
-    if "adapter.weights" not in inputs:
+    cited = _ADAPTER_PLACES.keys() & inputs.keys()
+    if not cited:
         return None
     folder = _fresh_folder(paths.job(claim.job_id) / f"adapter-{claim.number}")
-    for place in _ADAPTER_PLACES.keys() & inputs.keys():
+    for place in cited:
         (folder / _ADAPTER_PLACES[place]).symlink_to(inputs[place])
     return folder
+
+
+def _target(session: Session, claim: Claim, roots: ModelRoots, spec: Spec) -> Path | None:
+    """Return where the model is to be that the job makes."""
+    if not isinstance(spec, ConvertSpec):
+        return None
+    user = session.get_one(User, claim.user_id)
+    return target_folder(roots.roots[0], user=user.name, uid=user.uid, to=spec.to)
 
 
 def _last_checkpoint(

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def repeat(number: int, **_: Any) -> int:
     """Queue job N's recorded spec again, its seed included, as a new job.
 
-    Prints the new job's number. With --wait or --follow it then says whether adapters, texts and
-    pictures came out with the same hashes and whether the model, the device or a package is another
-    than at job N, and exits with 1 where the outputs differ.
+    Prints the new job's number. With --wait or --follow it then says whether adapters, texts,
+    pictures and models came out with the same hashes and whether the model, the device or a package
+    is another than at job N, and exits with 1 where the outputs differ.
     """
     options = given(click.get_current_context())
     check_staying(options)

@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "train": "train:train",
         "infer": "infer:infer",
         "diffuse": "diffuse:diffuse",
+        "convert": "convert:convert",
         "noop": "noop:noop",
         "repeat": "repeat:repeat",
     },

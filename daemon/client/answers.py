@@ -124,9 +124,9 @@ class Artifact(TypedDict, total=False):
 class Job(TypedDict):
     """Everything about one job; ``metrics`` holds the last value of each.
 
-    ``identical`` tells of a job that ``repeats`` another whether its adapters, texts and
-    pictures have the same hashes (None: not known yet), and ``changed`` what it was made with that
-    the other was not: [then, now] by the fact's name.
+    ``identical`` tells of a job that ``repeats`` another whether its adapters, texts,
+    pictures and models have the same hashes (None: not known yet), and ``changed`` what it was made
+    with that the other was not: [then, now] by the fact's name.
     """
 
     id: int

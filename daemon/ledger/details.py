@@ -44,7 +44,7 @@ ARTIFACT = (
 MOST_ROWS = 20_000
 
 # The kinds of artifact that must come out the same when a job is repeated.
-_REPEATABLE = frozenset({"adapter", "text", "image"})
+_REPEATABLE = frozenset({"adapter", "text", "image", "model"})
 
 
 def show_job(session: Session, number: int, person: Person, *, now: float) -> views.Json:

@@ -24,6 +24,7 @@ from daemon.specs.base import (
     Strict,
     parse_job_reference,
 )
+from daemon.specs.convert import ConvertSpec
 from daemon.specs.diffuse import (
     LONGEST_SIDE,
     MAX_PIXELS,
@@ -45,6 +46,7 @@ __all__ = [
     "SPECS",
     "TEST_KINDS",
     "AdapterFiles",
+    "ConvertSpec",
     "DiffuseSpec",
     "InferSpec",
     "InputFile",
@@ -84,10 +86,11 @@ SPECS: dict[str, type[Spec]] = {
     "train": TrainSpec,
     "infer": InferSpec,
     "diffuse": DiffuseSpec,
+    "convert": ConvertSpec,
     "noop": NoopSpec,
 }
 TEST_KINDS = frozenset({"noop"})
-Kind = Literal["train", "infer", "diffuse", "noop"]
+Kind = Literal["train", "infer", "diffuse", "convert", "noop"]
 
 
 def offered_kinds() -> tuple[str, ...]:

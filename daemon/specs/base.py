@@ -115,7 +115,7 @@ class Spec(Strict):
         return {
             name: value
             for name, value in self
-            if isinstance(value, str) and name in {"adapter", "resume"}
+            if isinstance(value, str) and name in {"adapter", "resume", "fuse"}
         }
 
 

@@ -1,4 +1,4 @@
-"""What is looked at every few seconds: start times, the Redis queue, uploads nobody uses.
+"""What is looked at regularly: start times, the Redis queue, uploads and folders nobody uses.
 
 The rule this module protects: a look that finds nothing writes nothing. Each question is a read;
 the writer is called only when there is something to change.
@@ -6,9 +6,12 @@ the writer is called only when there is something to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
@@ -16,23 +19,33 @@ from sqlalchemy.orm import Session
 if TYPE_CHECKING:
     from redis import Redis
 
-from daemon import defaults
+from daemon import defaults, targets
 from daemon.filestore import FileStore
 from daemon.ledger import jobs, queries
+from daemon.ledger.states import ENDED
 from daemon.ledger.store import Ledger
+from daemon.ledger.tables import Job
 from daemon.ledger.uploads import expire_uploads
 from daemon.ledger.writer import Writer
+from daemon.logs import note
+from daemon.targets import Staging
+
+log = logging.getLogger(__name__)
 
 PRUNE_EVERY = 3600.0
 
 
 @dataclass(kw_only=True)
 class Housekeeping:
-    """The daemon's regular duties; ``tick`` does those that are due. For one thread."""
+    """The daemon's regular duties; ``tick`` does those that are due. For one thread.
+
+    ``models`` is the first model root, the one that jobs write into.
+    """
 
     ledger: Ledger
     writer: Writer
     store: FileStore
+    models: Path
     url: str
     ledger_id: str
     announce: Callable[..., None]
@@ -65,6 +78,7 @@ class Housekeeping:
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY
             self.writer.write(self._prune)
+            self._remove_left_models()
         if redis_ready and now >= self._next_look:
             self._next_look = now + defaults.RECONCILE_EVERY
             self._reconcile()
@@ -94,6 +108,25 @@ class Housekeeping:
         """Delete expired uploads; in the writer, so that no new upload comes between."""
         for sha256 in expire_uploads(session, now=self.clock()):
             self.store.remove(sha256)
+
+    def _remove_left_models(self) -> None:
+        """Remove what is left of models that jobs put together and will not go on with.
+
+        Names are changed in the writer, in which no job can be queued again meanwhile; the removal,
+        which takes its time, comes after it.
+        """
+        if found := targets.staging_folders(self.models):
+            self.writer.write(partial(_set_aside_ended, found=found))
+        targets.remove_set_aside(self.models)
+
+
+def _set_aside_ended(session: Session, *, found: Collection[Staging]) -> None:
+    for staging in found:
+        job = session.get(Job, staging.job)
+        if job is None or job.state in ENDED:
+            with suppress(OSError):  # it is tried again in an hour
+                targets.set_aside(staging)
+                note(log, "left_model_removed", job=staging.job, folder=staging.path)
 
 
 def _settle(session: Session, *, now: float) -> list[tuple[int, int]]:

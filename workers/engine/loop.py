@@ -213,6 +213,7 @@ def _context(start: Start, models: ModelCache) -> Context:
         model=_path(start.model),
         adapter=_path(start.adapter),
         checkpoint=_path(start.checkpoint),
+        target=_path(start.target),
     )
 
 

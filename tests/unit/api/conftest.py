@@ -165,6 +165,7 @@ def _service(
         ledger=ledger,
         writer=writer,
         store=store,
+        models=paths.models,
         url="",
         ledger_id="00000000",
         announce=announcer.announce,

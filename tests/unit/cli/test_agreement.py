@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from daemon.cli.convert import convert
 from daemon.cli.diffuse import diffuse
 from daemon.cli.infer import infer
 from daemon.cli.noop import noop
@@ -20,7 +21,13 @@ from daemon.cli.submission import CLIENT_OPTIONS, REQUEST_FIELDS
 from daemon.cli.train import train
 from daemon.specs import SPECS, JobRequest
 
-COMMANDS = {"train": train, "infer": infer, "diffuse": diffuse, "noop": noop}
+COMMANDS = {
+    "train": train,
+    "infer": infer,
+    "diffuse": diffuse,
+    "convert": convert,
+    "noop": noop,
+}
 DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
 
 # Packages whose import alone costs more than a whole submission may.
@@ -79,9 +86,14 @@ def test_the_daemon_calls_a_field_as_the_command_line_does(kind: str) -> None:
     for param in COMMANDS[kind].params:
         if param.name not in fields:
             continue
-        called = param.opts[0] if isinstance(param, click.Option) else param.name.upper()
+        called = param.opts[0] if isinstance(param, click.Option) else placeholder(param)
         named = fields[param.name].get("option", f"--{param.name.replace('_', '-')}")
         assert named == called
+
+
+def placeholder(argument: click.Parameter) -> str:
+    """Return what stands for an argument in the help: ``SRC``, ``PROMPT`` of ``PROMPT|-``."""
+    return (argument.metavar or str(argument.name).upper()).partition("|")[0]
 
 
 def test_the_document_lists_every_command_and_option() -> None:
@@ -136,7 +148,7 @@ def test_submitting_and_listing_import_nothing_heavy() -> None:
 import click, daemon.cli, daemon.client
 from daemon.cli.root import cli
 ctx = click.Context(cli)
-for name in ("train", "infer", "diffuse", "list", "show", "wait", "logs", "fetch", "cancel"):
+for name in ("train", "infer", "diffuse", "convert", "list", "show", "wait", "logs", "fetch"):
     command = cli.get_command(ctx, name)
     command.get_help(click.Context(command, info_name=name))
 """

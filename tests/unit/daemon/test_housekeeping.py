@@ -61,6 +61,7 @@ def home(tmp_path: Path, redis_server: Any) -> Iterator[Home]:
         ledger=ledger,
         writer=writer,
         store=store,
+        models=tmp_path / "models",
         url=redis_server.url,
         ledger_id="0123abcd",
         announce=lambda *found: announced.extend(found),

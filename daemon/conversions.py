@@ -1,0 +1,132 @@
+"""Conversions before they are queued: the name that is to be written, and the model it comes from.
+
+The rule this module protects: a conversion writes over nothing, and two that wait never write the
+same model. What is found here is found early; the engine, which writes, looks again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from daemon import quantised
+from daemon.access import Person
+from daemon.errors import ModelError, SpecRefusedError
+from daemon.ledger.states import ENDED, JobState
+from daemon.ledger.tables import Job, User
+from daemon.models import ModelRoots
+from daemon.specs import ConvertSpec
+from daemon.targets import target_folder, user_folder
+
+KIND = "convert"
+
+_LIVE = frozenset(JobState) - ENDED
+
+
+def model_name(person: Person, spec: ConvertSpec) -> str:
+    """Return what the model will be called that ``person`` has made."""
+    return f"{user_folder(person.name, person.uid)}/{spec.to}"
+
+
+def check_target(person: Person, spec: ConvertSpec, models: ModelRoots) -> None:
+    """Refuse the name of something that is there, under whichever root.
+
+    Raises:
+        SpecRefusedError: names the path and what to do.
+    """
+    name = model_name(person, spec)
+    folder = target_folder(models.roots[0], user=person.name, uid=person.uid, to=spec.to)
+    _check_parent(spec, folder.parent, models.roots[0])
+    there = models.find(name) or _something(folder)
+    if there is not None:
+        raise SpecRefusedError(
+            f"to = {spec.to!r}: {name} is there already, at {there}, and nothing is written over",
+            field="to",
+            remedy="choose another --to",
+        )
+
+
+def _something(path: Path) -> Path | None:
+    """Return the path if it has anything at all, a file or a broken link too."""
+    return path if path.exists() or path.is_symlink() else None
+
+
+def _check_parent(spec: ConvertSpec, parent: Path, root: Path) -> None:
+    """Refuse where the user's folder is none, or leads out of the root: nobody would find it."""
+    if _something(parent) is None:
+        return
+    if parent.is_dir() and parent.resolve().is_relative_to(root.resolve()):
+        return
+    raise SpecRefusedError(
+        f"to = {spec.to!r}: the model would be written into {parent}, which is no folder under the "
+        "model root",
+        field="to",
+        remedy=f"ask whoever looks after this daemon to move {parent} away",
+    )
+
+
+def check_unclaimed(session: Session, spec: ConvertSpec, user_id: int) -> None:
+    """Refuse the name that another job of the user, which has not ended, will write.
+
+    Raises:
+        SpecRefusedError: names that job.
+    """
+    for job in _live_conversions(session, user_id):
+        if _same(job.spec.get("to"), spec.to):
+            raise SpecRefusedError(
+                f"to = {spec.to!r}: job {job.id}, which is {job.state}, writes that model",
+                field="to",
+                remedy=f"choose another --to, or end that job: studioq cancel {job.id}",
+            )
+
+
+def check_source(spec: ConvertSpec, path: Path) -> None:
+    """Refuse what the files of the source, at ``path``, speak against.
+
+    Raises:
+        SpecRefusedError: names the option, its value and what to do.
+    """
+    try:
+        quantised.check_source(spec, path)
+    except ModelError as error:
+        field = error.field or "model"
+        raise SpecRefusedError(
+            f"{field} = {getattr(spec, field)!r}: {error.message}",
+            field=field,
+            remedy=error.remedy,
+        ) from None
+
+
+def has_made_it(job: Job, user_id: int) -> bool:
+    """Return whether what ``job`` was to write for this user is there because it has written it.
+
+    The job that repeats it makes the same model and is compared with that one.
+    """
+    return job.kind == KIND and job.state == JobState.SUCCEEDED and job.user_id == user_id
+
+
+def makers(session: Session, name: str) -> list[int]:
+    """Return the jobs, not ended, that will write the model ``name``."""
+    owner, _, to = name.partition("/")
+    rows = session.execute(
+        select(Job, User.name, User.uid)
+        .join(User, User.id == Job.user_id)
+        .where(Job.kind == KIND, Job.state.in_(_LIVE))
+    )
+    return [
+        job.id
+        for job, user, uid in rows
+        if user_folder(user, uid) == owner and job.spec.get("to") == to
+    ]
+
+
+def _live_conversions(session: Session, user_id: int) -> list[Job]:
+    found = select(Job).where(Job.user_id == user_id, Job.kind == KIND, Job.state.in_(_LIVE))
+    return list(session.scalars(found.order_by(Job.id)))
+
+
+def _same(first: object, second: str) -> bool:
+    """Return whether two names could be one on a disk that keeps no case, as macOS's do."""
+    return isinstance(first, str) and first.casefold() == second.casefold()
