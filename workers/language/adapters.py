@@ -58,18 +58,32 @@ def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
             fit the model: names the first such tensor and both shapes.
         NonFiniteError: the adapter holds NaN or infinite numbers.
     """
-    given = _declared(folder)
     model = own_tree(base.model)
+    put_adapter(folder, model, base.config)
+    with memory_errors("loading the adapter"):
+        model.eval()
+        mx.eval(model.parameters())
+    return replace(base, model=model)
+
+
+def put_adapter(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> dict[str, mx.array]:
+    """Put the adapter in ``folder`` into ``network``; return its arrays by the network's names.
+
+    ``config`` is the network's. The network's own arrays are not looked at, so they may be
+    placeholders. The global random state is left as it was.
+
+    Raises:
+        ModelError, NonFiniteError: as ``load_adapter``.
+    """
+    given = _declared(folder)
     with preserved_random_state():
-        expected = _prepare(model, given.config)
+        expected = _prepare(network, given.config)
         # Layers that are left out stay as they are made, which changes nothing.
         check_shapes(given.shapes, expected, complete=given.complete)
         with memory_errors("loading the adapter"):
-            arrays = _finite(given.read(base.config))
-            model.load_weights(list(arrays.items()), strict=False)
-            model.eval()
-            mx.eval(model.parameters())
-    return replace(base, model=model)
+            arrays = _finite(given.read(config))
+            network.load_weights(list(arrays.items()), strict=False)
+    return arrays
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:

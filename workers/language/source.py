@@ -7,7 +7,7 @@ the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,10 @@ class ModelSource:
     tokenizer: TokenizerWrapper
     tensors: Mapping[str, SourceTensor]
     unwritable: str | None = None
+
+    def bytes_of(self, names: Iterable[str]) -> int:
+        """Return the bytes of some of its tensors."""
+        return sum(self.tensors[name].bytes for name in names)
 
 
 def source_of(
