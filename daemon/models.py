@@ -2,7 +2,7 @@
 
 The rule this module protects: a name never leads out of its root, whatever it says and wherever
 links point. A root may be a plain folder of models or an existing Hugging Face cache. Imports no
-MLX: whether the files can be loaded is the engine's business.
+MLX: what the files hold is read by ``daemon.model_facts``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from daemon.errors import ModelError
 from daemon.image_models import INDEX, has_networks, is_checkpoint, is_pipeline
@@ -22,7 +24,11 @@ DEMO_MODEL = "smollm2"
 SHIPPED_MODELS = Path(__file__).with_name("shipped_models")
 
 IMAGE_FORMATS = frozenset({"diffusers", "single-file"})
-LANGUAGE_FORMATS = frozenset({"gguf", "hf", "mlx", "original"})
+LANGUAGE_FORMATS = frozenset({"gguf", "hf", "mlx", "npz", "original"})
+
+CONFIG, PARAMS = "config.json", "params.json"
+# Weights as MLX's examples of 2023 wrote them.
+NPZ = re.compile(r"weights(\.\d+)?\.npz")
 
 _FILES = (".gguf", ".safetensors")
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.npz", "*.pth", "*.bin")
@@ -33,22 +39,50 @@ _SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """A model that is there: its name, where it is, what its files look like, and their bytes.
+class ModelFile:
+    """A file of a model: its place in the folder, its size, and when it changed (nanoseconds)."""
 
-    ``format`` is a guess by the files: gguf, mlx, hf, original, diffusers (a folder), single-file
-    (an image model's checkpoint) or unknown.
+    place: str
+    bytes: int
+    modified: int
+    changed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model that is there: its name, where it is, what its files look like, and these.
+
+    ``format`` is a guess by the files: gguf, mlx, hf, original, npz, diffusers (a folder),
+    single-file (an image model's checkpoint) or unknown.
     """
 
     name: str
     path: Path
     format: str
-    bytes: int
+    files: tuple[ModelFile, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a model lies: its folder or file, and the root that has it."""
+
+    root: Path
+    path: Path
 
 
 def is_bundled(name: str) -> bool:
     """Return whether ``name`` is the demo model, which is fetched on first use."""
     return name == DEMO_MODEL
+
+
+def is_cached(path: Path) -> bool:
+    """Return whether a folder is called as one model's in a Hugging Face cache."""
+    return path.name.startswith(_CACHED)
 
 
 def is_hub_id(name: str) -> bool:
@@ -67,12 +101,17 @@ class ModelRoots:
 
     def find(self, name: str) -> Path | None:
         """Return the model's folder or single file, None if no root has it."""
+        place = self.locate(name)
+        return None if place is None else place.path
+
+    def locate(self, name: str) -> Place | None:
+        """Return where the model lies, None if no root has it."""
         if _NAME.fullmatch(name) is None or ".." in name:
             return None
         for root in self.roots:
             for path in _candidates(root, name):
                 if _is_model(path) and _is_inside(path, root):
-                    return path
+                    return Place(root=root, path=path)
         return None
 
     def check_links(self, name: str) -> None:
@@ -103,7 +142,7 @@ class ModelRoots:
             for name in _names(root):
                 path = self.find(name)
                 if name not in found and path is not None:
-                    found[name] = _entry(name, path)
+                    found[name] = entry_at(name, path)
         return [found[name] for name in sorted(found)]
 
 
@@ -159,7 +198,7 @@ def _leaving(path: Path, root: Path) -> list[Path]:
 def _names(root: Path) -> Iterator[str]:
     """Yield the names that a root may have models for."""
     for child in [*_children(root), *_children(root / "hub")]:
-        if child.name.startswith(_CACHED):
+        if is_cached(child):
             yield child.name.removeprefix(_CACHED).replace("--", "/", 1)
         elif child.suffix in _FILES:
             yield child.name.removesuffix(child.suffix)
@@ -177,33 +216,64 @@ def _children(folder: Path) -> list[Path]:
         return []
 
 
-def _entry(name: str, path: Path) -> ModelEntry:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return ModelEntry(
-        name=name,
-        path=path,
-        format=model_format(path),
-        bytes=sum(file.stat().st_size for file in files),
-    )
+def entry_at(name: str, path: Path) -> ModelEntry:
+    """Return the model ``name`` whose folder or file is ``path``."""
+    return ModelEntry(name=name, path=path, format=model_format(path), files=tuple(_files(path)))
+
+
+def _files(path: Path) -> Iterator[ModelFile]:
+    """Yield a folder's files, or a single file and the settings beside it, by their places."""
+    folder = path if path.is_dir() else path.parent
+    found = path.rglob("*") if path.is_dir() else (path, path.with_suffix(".json"))
+    for file in sorted(found):
+        with suppress(FileNotFoundError):
+            status = file.stat()
+            if not S_ISREG(status.st_mode):
+                continue
+            yield ModelFile(
+                place=file.relative_to(folder).as_posix(),
+                bytes=status.st_size,
+                modified=status.st_mtime_ns,
+                changed=status.st_ctime_ns,
+            )
 
 
 def model_format(path: Path) -> str:
-    """Return what a model's files look like, as ``ModelEntry.format`` names it."""
+    """Return what a model's files look like, as ``ModelEntry.format`` names it.
+
+    A folder that holds a model twice is taken as a Hugging Face folder first, as the engine does.
+    """
     if is_pipeline(path):
         return "diffusers"
-    if path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.gguf"))):
-        return "gguf"
-    if (path / "params.json").is_file():
+    if path.is_file():
+        known = "gguf" if path.suffix == ".gguf" else None
+    else:
+        known = _language_format(path)
+    return known or ("single-file" if is_checkpoint(path) else "unknown")
+
+
+def _language_format(folder: Path) -> str | None:
+    names = {file.name for file in _children(folder)}
+    has_config = CONFIG in names
+    if has_config and any(name.startswith("model") and name.endswith(_FILES[1]) for name in names):
+        return _configured(folder)
+    if any(map(NPZ.fullmatch, names)):
+        return "npz"
+    if PARAMS in names:
         return "original"
-    if (path / "config.json").is_file():
-        return "mlx" if _is_quantized(path / "config.json") else "hf"
-    return "single-file" if is_checkpoint(path) else "unknown"
+    if any(name.endswith(".gguf") for name in names):
+        return "gguf"
+    return _configured(folder) if has_config else None
+
+
+def _configured(folder: Path) -> str:
+    return "mlx" if _is_quantized(folder / CONFIG) else "hf"
 
 
 def _is_quantized(config: Path) -> bool:
     """Return whether the configuration has MLX's ``quantization`` key."""
     try:
         settings = json.loads(config.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(settings, dict) and "quantization" in settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from daemon import __version__
-from daemon.api import files, jobs, previews, system
+from daemon.api import files, jobs, models, previews, system
 from daemon.api.answers import install_error_handlers
 from daemon.api.service import Service
 
@@ -26,6 +26,6 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     install_error_handlers(app)
-    for module in (jobs, files, previews, system):
+    for module in (jobs, files, previews, models, system):
         app.include_router(module.router)
     return app

@@ -1,9 +1,8 @@
-"""Routes of the whole: status, schema, models, usage, drain and shutdown."""
+"""Routes of the whole: status, schema, usage, drain and shutdown."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -17,15 +16,10 @@ from daemon.api.answers import Json
 from daemon.api.bodies import read_object
 from daemon.api.service import Asker, Service, Services
 from daemon.errors import UsageError
-from daemon.image_facts import ImageFacts, image_facts
 from daemon.ledger import details, queries
-from daemon.ledger.downloads import downloads
 from daemon.ledger.revision import current_revision, is_draining, set_draining
-from daemon.ledger.states import DownloadState
 from daemon.ledger.views import iso
 from daemon.ledger.workers import latest_worker, what_engine_waits_for
-from daemon.model_kinds import why_unusable
-from daemon.models import DEMO_MODEL, IMAGE_FORMATS, ModelEntry
 
 router = APIRouter()
 
@@ -36,11 +30,6 @@ _NO_ENGINE: dict[str, Any] = {
     "memory": {"active": None, "peak": None, "cache": None, "limit": None},
     "models": [],
     "reason": None,
-}
-_SHOWN = {
-    DownloadState.PENDING: "downloading",
-    DownloadState.RUNNING: "downloading",
-    DownloadState.FAILED: "failed",
 }
 
 
@@ -83,60 +72,6 @@ def _shown(session: Session, engine: dict[str, Any]) -> dict[str, Any]:
 def show_schema() -> Json:
     """Answer what a job of each kind may say."""
     return Json(specs.schema())
-
-
-@router.get("/models")
-def list_models(service: Services) -> Json:
-    """Answer the models that a spec may name."""
-    models = [_here(entry) for entry in service.models.list()]
-    known = {entry["name"] for entry in models}
-    models += [entry for entry in service.read(_fetched) if entry["name"] not in known]
-    if DEMO_MODEL not in {entry["name"] for entry in models}:
-        models.append(_to_come(DEMO_MODEL, "available"))
-    return Json({"models": models, "roots": [str(root) for root in service.models.roots]})
-
-
-def _here(entry: ModelEntry) -> dict[str, Any]:
-    """Return a model that is there, and why no job can use it if so."""
-    error = why_unusable(entry)
-    facts = image_facts(entry.path) if entry.format in IMAGE_FORMATS else ImageFacts()
-    return {
-        "name": entry.name,
-        "path": str(entry.path),
-        "format": entry.format,
-        "bytes": entry.bytes,
-        "state": "ready" if error is None else "unusable",
-        "error": error,
-        **asdict(facts),
-    }
-
-
-def _fetched(session: Session) -> list[dict[str, Any]]:
-    """Return the models that are being fetched, or could not be."""
-    return [
-        _to_come(
-            row.model,
-            _SHOWN[DownloadState(row.state)],
-            done=row.done_bytes,
-            error=row.error["message"] if row.error else None,
-        )
-        for row in downloads(session)
-        if row.state in _SHOWN
-    ]
-
-
-def _to_come(
-    name: str, state: str, *, done: int | None = None, error: str | None = None
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "path": None,
-        "format": None,
-        "bytes": done,
-        "state": state,
-        "error": error,
-        **asdict(ImageFacts()),
-    }
 
 
 @router.get("/usage")

@@ -1,23 +1,29 @@
-"""``studioq models``: what a spec may name."""
+"""``studioq models``: what a spec may name, and what each of these models is."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from daemon.cli.command import Group, json_option, open_client, print_json, socket_option
+from daemon.cli.narration import narrate
 from daemon.cli.table import Column, render, terminal_width
-from daemon.cli.units import size
+from daemon.cli.units import count, size
 from daemon.cli.values import MODEL
-from daemon.errors import NotFoundError
 from daemon.locate import Paths, Trust, find_daemon
 
 _COLUMNS = (
-    Column(title="name", least=12),
-    Column(title="state"),
-    Column(title="format"),
+    Column(title="name", least=10),
+    Column(title="state", least=5),
+    Column(title="format", least=6),
+    Column(title="architecture", least=6),
+    Column(title="parameters", right=True, least=6),
+    Column(title="bits", least=4),
     Column(title="size", right=True),
+    Column(title="fits"),
     Column(title="note", least=8),
 )
 
@@ -31,7 +37,7 @@ _COLUMNS = (
 @json_option
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
-    """List the models; also show one, or print where they are."""
+    """List the models; also show or remove one, or print where they are."""
     if ctx.invoked_subcommand is None:
         _print_models(as_json=as_json)
 
@@ -39,7 +45,11 @@ def models(ctx: click.Context, as_json: bool) -> None:
 @models.command("list", examples=("studioq models list", "studioq models list --json"))
 @json_option
 def list_models(as_json: bool) -> None:
-    """List the models that a job may name."""
+    """List the models that a job may name.
+
+    Parameters and bits are counted from the headers of the files; size is that on the disk. A model
+    fits if its weights leave room in the memory that the engine may use; tight: they leave little.
+    """
     _print_models(as_json=as_json)
 
 
@@ -47,32 +57,80 @@ def list_models(as_json: bool) -> None:
 @click.argument("name", type=MODEL)
 @json_option
 def show_model(name: str, as_json: bool) -> None:
-    """Show one model: its folder, format and bytes; of an image model family and native size.
+    """Show one model: what it is, what it needs, where it lies, its files, how it was made.
 
-    What a single file does not tell before it is loaded is left out.
+    Of an image model also family and native size; what a single file does not tell before it is
+    loaded is left out.
     """
-    found = next(
-        (model for model in open_client().models()["models"] if model["name"] == name), None
-    )
-    if found is None:
-        raise NotFoundError(f"there is no model {name!r} here", remedy="studioq models list")
+    client = open_client()
+    found = client.model(name)
     if as_json:
         print_json(found)
         return
-    for line in _page(found):
+    limit = client.models()["memory"]["limit"] if found["fits"] else None
+    for line in _page(found, limit):
         click.echo(line)
 
 
-def _page(model: Any) -> list[str]:
+@models.command("rm", examples=("studioq models rm ada/mistral-sql", "studioq models rm old --yes"))
+@click.argument("name", type=MODEL)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def remove_model(name: str, yes: bool, as_json: bool) -> None:
+    """Remove a model: your own (YOU/NAME), or as an admin any of a root that can be written.
+
+    A model that a job needs stays. On a terminal you are asked first.
+    """
+    client = open_client()
+    if not yes and sys.stdin.isatty():
+        found = client.model(name)
+        told = f"{name}, {size(found['bytes'])} in {found['path']}"
+        click.confirm(f"Remove {told}?", abort=True, err=True)
+    answer = client.remove_model(name)
+    if as_json:
+        print_json(answer)
+    else:
+        narrate(f"removed {name}: {', '.join(answer['removed'])}")
+
+
+def _page(model: Any, limit: int | None) -> list[str]:
     """Return aligned lines of what is known of a model."""
-    native = model["native_size"]
-    shown = model | {
-        "bytes": size(model["bytes"]),
-        "native_size": f"{native[0]}x{native[1]}" if native else None,
-    }
-    given = {key.replace("_", " "): value for key, value in shown.items() if value}
+    given = {key: value for key, value in _shown(model, limit).items() if value}
     width = max(map(len, given))
-    return [f"{key:<{width}}  {value}" for key, value in given.items()]
+    lines = [f"{key:<{width}}  {value}" for key, value in given.items()]
+    return lines + list(_file_lines(model["files"]))
+
+
+def _shown(model: Any, limit: int | None) -> dict[str, str | None]:
+    native, made = model["native_size"], model["conversion"] or {}
+    fits = f"{model['fits']}, of {size(limit)}" if model["fits"] else None
+    return {
+        "name": model["name"],
+        "state": model["state"],
+        "error": model["error"],
+        "remedy": model["remedy"],
+        "path": model["path"],
+        "format": model["format"],
+        "architecture": model["architecture"],
+        "parameters": f"{model['parameters']:,}" if model["parameters"] else None,
+        "bits": _bits(model),
+        "size": size(model["bytes"]),
+        "memory": size(model["memory_bytes"]),
+        "fits": fits,
+        "family": model["family"],
+        "native size": f"{native[0]}x{native[1]}" if native else None,
+        "prediction type": model["prediction_type"],
+        "made from": made.get("source"),
+        "made by": f"job {made['job']}" if "job" in made else None,
+    }
+
+
+def _file_lines(files: Any) -> Iterator[str]:
+    if files:
+        yield ""
+    width = max((len(size(file["bytes"])) for file in files), default=0)
+    for file in files:
+        yield f"{size(file['bytes']):>{width}}  {file['name']}"
 
 
 @models.command("path", examples=("cp -r my-model $(studioq models path)/",))
@@ -111,16 +169,34 @@ def _print_models(*, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    rows = [_row(model) for model in answer["models"]]
+    limit = answer["memory"]["limit"]
+    rows = [_row(model, limit) for model in answer["models"]]
     for line in render(_COLUMNS, rows, width=terminal_width()):
         click.echo(line)
 
 
-def _row(model: Any) -> list[str]:
+def _row(model: Any, limit: int | None) -> list[str]:
     return [
         model["name"],
         model["state"],
         model["format"] or "",
+        model["architecture"] or "",
+        count(model["parameters"]),
+        _bits(model) or "",
         size(model["bytes"]),
-        model["error"] or "",
+        model["fits"] or "",
+        model["error"] or _needs(model, limit),
     ]
+
+
+def _bits(model: Any) -> str | None:
+    if model["bits"] is None:
+        return None
+    return f"{model['bits']:.1f} (mixed)" if model["mixed_bits"] else f"{model['bits']:g}"
+
+
+def _needs(model: Any, limit: int | None) -> str:
+    """Return how much memory a model takes that does not fit well."""
+    if model["fits"] not in {"no", "tight"}:
+        return ""
+    return f"needs {size(model['memory_bytes'])} of {size(limit)} memory"

@@ -60,6 +60,17 @@ def size(count: float | None) -> str:
     return f"{count:.3g} GB"
 
 
+def count(number: float | None) -> str:
+    """Write a large number with three digits: ``812``, ``135M``, ``7.24B``."""
+    if number is None:
+        return ""
+    for unit in ("", "k", "M", "B"):
+        if number < 999.5 or unit == "B":
+            return f"{number:.3g}{unit}" if number < 999.5 else f"{number:.0f}{unit}"
+        number /= 1000
+    raise AssertionError("the last unit is for all that is larger")
+
+
 def local_time(text: str | None) -> str:
     """Write an ISO time as local ``2026-11-23 02:03:04``."""
     return "" if text is None else parse(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -192,10 +192,12 @@ class Lora(TypedDict):
 
 
 class Model(TypedDict):
-    """A model that a spec may name; one that is ``unusable`` has an ``error`` that says why.
+    """A model that a spec may name; of one that is ``unusable`` ``error`` says why.
 
-    The last three are an image model's, None where they are not known before it is loaded;
-    ``native_size`` is width and height in pixels.
+    ``parameters`` and ``bits`` (a parameter's, on average where they are mixed) are counted from
+    the headers of its files, ``memory_bytes`` is what its weights take in this machine's engine,
+    and ``fits`` is yes, tight or no. The last three are an image model's; ``native_size`` is width
+    and height in pixels. None: not known.
     """
 
     name: str
@@ -204,9 +206,45 @@ class Model(TypedDict):
     bytes: int | None
     state: str
     error: str | None
+    remedy: str | None
+    architecture: str | None
+    parameters: int | None
+    bits: float | None
+    mixed_bits: bool | None
+    memory_bytes: int | None
+    fits: str | None
     family: str | None
     native_size: list[int] | None
     prediction_type: str | None
+
+
+class ModelFile(TypedDict):
+    """A file of a model, by its place in the model's folder."""
+
+    name: str
+    bytes: int
+
+
+class Conversion(TypedDict, total=False):
+    """The job that made a model, and the model it was made from."""
+
+    job: int
+    source: str
+    source_fingerprint: str
+
+
+class ModelPage(Model):
+    """Everything about one model."""
+
+    files: list[ModelFile]
+    conversion: Conversion | None
+
+
+class ModelMemory(TypedDict):
+    """The bytes that models are compared with; ``source``: ``engine`` or ``machine``."""
+
+    limit: int | None
+    source: str
 
 
 class ModelList(TypedDict):
@@ -214,6 +252,14 @@ class ModelList(TypedDict):
 
     models: list[Model]
     roots: list[str]
+    memory: ModelMemory
+
+
+class Removed(TypedDict):
+    """The model that is gone, and the folder and files that were."""
+
+    name: str
+    removed: list[str]
 
 
 class UserShare(TypedDict):

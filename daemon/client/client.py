@@ -319,6 +319,16 @@ class Client(Uploads):
         answer: answers.ModelList = self._get("/models")
         return answer
 
+    def model(self, name: str) -> answers.ModelPage:
+        """Return one model with its files, and what it was converted from if it was."""
+        answer: answers.ModelPage = self._get(f"/models/{quote(name)}")
+        return answer
+
+    def remove_model(self, name: str) -> answers.Removed:
+        """Remove a model that no job needs; users their own, admins any of a writable root."""
+        answer: answers.Removed = self._transport.json("DELETE", f"/models/{quote(name)}")
+        return answer
+
     def usage(self, since: float | None = None) -> list[answers.UserShare]:
         """Return the use of the GPU by user, since a time in seconds since the epoch."""
         answer: list[answers.UserShare] = self._get("/usage", {"since": since})["users"]

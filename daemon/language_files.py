@@ -1,0 +1,242 @@
+"""What a language model's files must hold, as far as JSON and the headers of weights tell it.
+
+The rule this module protects: what is missing, cut short or of an unknown kind is refused before a
+job is queued, by its place in the model, and nothing is asked for that a whole model lacks.
+Imports no MLX: whether the tensors fit the network is the engine's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from daemon.architectures import check_architecture
+from daemon.errors import ModelError
+from daemon.gguf_header import read_gguf_counts
+from daemon.models import CONFIG, NPZ, PARAMS
+from daemon.npz_header import read_npz_header
+from daemon.safetensors_header import WeightsHeader, read_safetensors_header
+from daemon.torch_header import read_torch_header
+from daemon.weights_count import Quantization, WeightsCount, count_weights, quantization_of
+
+# The network of Meta's and Mistral's releases, whose params.json names none.
+RELEASED = "llama"
+
+_INDEX = "model.safetensors.index.json"
+_SENTENCEPIECE = "tokenizer.model"
+_TOKENIZERS = ("tokenizer.json", _SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
+_PTH = re.compile(r"consolidated\.(\d+)\.pth")
+_PART = re.compile(r"consolidated-(\d+)-of-(\d+)\.safetensors")
+_AGAIN = "copy or download the whole model again"
+
+Json = Mapping[str, Any]
+Reader = Callable[..., WeightsHeader]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageFacts:
+    """What a language model is; ``None`` where its files do not say it."""
+
+    architecture: str | None = None
+    count: WeightsCount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageFiles:
+    """A language model's folder or GGUF file; ``name`` is what messages call it."""
+
+    name: str
+    path: Path
+    format: str
+
+    def facts(self) -> Iterator[LanguageFacts]:
+        """Yield what is known, more each time, until all has been checked.
+
+        Raises:
+            ModelError: names the file, and what is wrong with it.
+        """
+        known = {"gguf": self._gguf, "original": self._release, "npz": self._npz}
+        yield from known.get(self.format, self._folder)()
+
+    def _folder(self) -> Iterator[LanguageFacts]:
+        config = self._object(CONFIG)
+        facts = LanguageFacts(architecture=_model_type(config))
+        yield facts
+        headers = self._headers(self._shards(), read_safetensors_header)
+        facts = replace(facts, count=_counted(headers, config))
+        yield facts
+        check_architecture(self.name, facts.architecture)
+        self._check_tokenizer(_TOKENIZERS)
+
+    def _gguf(self) -> Iterator[LanguageFacts]:
+        (header,) = self._headers([self._only_gguf()], read_gguf_counts)
+        architecture = header.metadata.get("general.architecture")
+        named = architecture if isinstance(architecture, str) else None
+        yield LanguageFacts(architecture=named, count=count_weights([header]))
+        if named is None:
+            raise self._wrong("names no general.architecture", _AGAIN)
+        if "tokenizer.ggml.tokens" not in header.metadata:
+            raise self._wrong(
+                f"({named}) holds no tokenizer, as the GGUF file of a language model does",
+                "use the file of the language model itself",
+            )
+
+    def _release(self) -> Iterator[LanguageFacts]:
+        self._object(PARAMS)
+        facts = LanguageFacts(architecture=RELEASED)
+        yield facts
+        headers = self._headers(self._consolidated(), _read_released)
+        yield replace(facts, count=count_weights(headers))
+        self._check_tokenizer((_SENTENCEPIECE,))
+
+    def _npz(self) -> Iterator[LanguageFacts]:
+        config = self._npz_config()
+        facts = LanguageFacts(architecture=_model_type(config) or RELEASED)
+        yield facts
+        found = sorted(file for file in self.path.iterdir() if NPZ.fullmatch(file.name))
+        headers = self._headers(found, read_npz_header)
+        facts = replace(facts, count=_counted(headers, config))
+        yield facts
+        check_architecture(self.name, facts.architecture)
+        self._check_tokenizer(("tokenizer.json", _SENTENCEPIECE))
+
+    def _npz_config(self) -> Json:
+        for name in (CONFIG, PARAMS):
+            if (self.path / name).is_file():
+                return self._object(name)
+        raise self._wrong(
+            f"has arrays and neither {CONFIG} nor {PARAMS}, so the network's sizes are unknown",
+            "put the file beside them that was published with the weights",
+        )
+
+    def _headers(self, files: Iterable[Path], read: Reader) -> list[WeightsHeader]:
+        return [self._header(file, read) for file in files]
+
+    def _header(self, file: Path, read: Reader) -> WeightsHeader:
+        place = self.name if file == self.path else f"{self.name}: {file.name}"
+        try:
+            return read(file, name=place)
+        except OSError as error:
+            raise ModelError(
+                f"{place} cannot be read: {error.strerror}",
+                remedy="let the daemon's account read the model's files",
+            ) from None
+
+    def _object(self, place: str) -> Json:
+        try:
+            found = json.loads((self.path / place).read_bytes())
+        except FileNotFoundError:
+            raise self._lacks(place) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(
+                f"{self.name}: {place} cannot be read: {error}", remedy=_AGAIN
+            ) from None
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.name}: {place} is no JSON object", remedy=_AGAIN)
+        return found
+
+    def _shards(self) -> list[Path]:
+        """Return the weights of a folder with ``config.json``, all that its index names."""
+        found = sorted(self.path.glob("model*.safetensors"))
+        if not found:
+            raise self._no_weights()
+        if (self.path / _INDEX).is_file():
+            listed = self._object(_INDEX).get("weight_map")
+            if not isinstance(listed, dict):
+                raise ModelError(f"{self.name}: {_INDEX} has no weight_map", remedy=_AGAIN)
+            there = {file.name for file in found}
+            for file in sorted({str(file) for file in listed.values()} - there):
+                raise self._lacks(file)
+        return found
+
+    def _no_weights(self) -> ModelError:
+        pickled = next((file.name for file in sorted(self.path.glob("*.bin"))), None)
+        if pickled is not None:
+            return self._wrong(
+                f"has its weights in {pickled}, a pickle, which is never read",
+                "use the model's version in safetensors",
+            )
+        other = next((file.name for file in sorted(self.path.glob("*.safetensors"))), None)
+        found = (
+            f"its only safetensors are called otherwise ({other})" if other else "no safetensors"
+        )
+        return self._wrong(
+            f"has no weights: there is no model*.safetensors in it, {found}",
+            "download the model's safetensors files, or convert it first",
+        )
+
+    def _consolidated(self) -> Sequence[Path]:
+        """Return the weights files of a release, in the order of their numbers."""
+        single = self.path / "consolidated.safetensors"
+        if single.is_file():
+            return [single]
+        names = sorted(file.name for file in self.path.glob("consolidated*"))
+        parts = [match for match in map(_PART.fullmatch, names) if match]
+        numbered = [name for name in names if _PTH.fullmatch(name)]
+        if not parts and not numbered:
+            raise self._wrong(
+                "has no weights: neither consolidated.00.pth nor consolidated.safetensors is in it",
+                f"download the weights beside {PARAMS}",
+            )
+        wanted = (
+            [_part(number, parts[0][2]) for number in range(1, int(parts[0][2]) + 1)]
+            if parts
+            else [f"consolidated.{number:02}.pth" for number in range(len(numbered))]
+        )
+        for name in wanted:
+            if name not in names:
+                raise self._lacks(name)
+        return [self.path / name for name in wanted]
+
+    def _only_gguf(self) -> Path:
+        if self.path.is_file():
+            return self.path
+        found = sorted(self.path.glob("*.gguf"))
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise self._wrong(
+                f"holds {len(found)} GGUF files ({names}), so which is meant is unclear",
+                "keep one GGUF file per model folder",
+            )
+        return found[0]
+
+    def _check_tokenizer(self, names: Sequence[str]) -> None:
+        if any((self.path / name).is_file() for name in names):
+            return
+        other = (
+            "; the tekken.json in it is not read" if (self.path / "tekken.json").is_file() else ""
+        )
+        wanted = [name for name in names if name.startswith("tokenizer.")]
+        raise self._wrong(
+            f"has no tokenizer: it has no {' and no '.join(wanted)}{other}",
+            f"copy the model's {' or '.join(wanted)} into the folder",
+        )
+
+    def _lacks(self, place: str) -> ModelError:
+        return ModelError(f"{self.name} is incomplete: it has no {place}", remedy=_AGAIN)
+
+    def _wrong(self, reason: str, remedy: str) -> ModelError:
+        return ModelError(f"{self.name} {reason}", remedy=remedy)
+
+
+def _read_released(file: Path, *, name: str) -> WeightsHeader:
+    read: Reader = read_torch_header if file.suffix == ".pth" else read_safetensors_header
+    return read(file, name=name)
+
+
+def _part(number: int, total: str) -> str:
+    return f"consolidated-{number:0{len(total)}}-of-{total}.safetensors"
+
+
+def _model_type(config: Json) -> str | None:
+    found = config.get("model_type")
+    return found if isinstance(found, str) else None
+
+
+def _counted(headers: Sequence[WeightsHeader], config: Json) -> WeightsCount:
+    quantization: Quantization = quantization_of(config)
+    return count_weights(headers, quantization, tied=config.get("tie_word_embeddings") is True)
