@@ -9,21 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from daemon.errors import ModelError
+from workers.language import zip_records
 from workers.language.headers import (
     TensorInfo,
     WeightsHeader,
+    loaded_bytes,
     read_gguf_header,
     read_safetensors_header,
 )
+from workers.language.npz_archive import open_npz
+from workers.language.originals.archive import open_archive
+from workers.language.originals.files import find_npz, find_shards, has_consolidated
+from workers.language.originals.names import split_axis
 
 # Bytes of each tensor that enter the fingerprint, taken from its middle.
 _SAMPLE = 256
+_CONFIG, _PARAMS = "config.json", "params.json"
 
 
 class Format(StrEnum):
@@ -31,6 +38,8 @@ class Format(StrEnum):
 
     FOLDER = "folder"
     GGUF = "gguf"
+    ORIGINAL = "original"
+    NPZ = "npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,10 @@ class ModelFiles:
 def find_model_files(path: Path) -> ModelFiles:
     """Say what kind of model lies at ``path``.
 
+    A folder may hold one model twice. Hugging Face's files come first: they have what others lack,
+    the chat template and the tokens that end an answer. An ``npz`` beside a release was made from
+    it for MLX. ``daemon.models.model_format`` decides alike.
+
     Raises:
         ModelError: nothing is there, or nothing that can be read; says what was found.
     """
@@ -59,9 +72,39 @@ def find_model_files(path: Path) -> ModelFiles:
         raise ModelError(
             f"there is no model at {path}", remedy="see studioq models list for what is there"
         )
-    if (path / "config.json").is_file():
-        return ModelFiles(path=path, format=Format.FOLDER, weights=_shards(path))
-    return _only_gguf(path)
+    return _folder_files(path)
+
+
+def _folder_files(folder: Path) -> ModelFiles:
+    has_config = (folder / _CONFIG).is_file()
+    if has_config and any(folder.glob("model*.safetensors")):
+        return ModelFiles(path=folder, format=Format.FOLDER, weights=_shards(folder))
+    if npz := find_npz(folder):
+        return ModelFiles(path=folder, format=Format.NPZ, weights=npz)
+    if (folder / _PARAMS).is_file() or has_consolidated(folder):
+        return ModelFiles(path=folder, format=Format.ORIGINAL, weights=find_shards(folder))
+    if has_config and not any(folder.glob("*.gguf")):
+        return ModelFiles(path=folder, format=Format.FOLDER, weights=_shards(folder))
+    return _only_gguf(folder)
+
+
+def settings_file(files: ModelFiles) -> Path:
+    """Return the file with the network's sizes, of a model that is a folder.
+
+    ``weights.npz`` came with either; where both are there, MLX's example wrote ``config.json`` from
+    ``params.json``, and ``quantization`` into it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    names = {Format.FOLDER: (_CONFIG,), Format.ORIGINAL: (_PARAMS,)}
+    for name in names.get(files.format, (_CONFIG, _PARAMS)):
+        if (files.path / name).is_file():
+            return files.path / name
+    raise ModelError(
+        f"{files.name} has {files.weights[0].name}, and no file that tells the network's sizes",
+        remedy="put the params.json or config.json beside it that was published with the weights",
+    )
 
 
 def _only_gguf(folder: Path) -> ModelFiles:
@@ -77,7 +120,8 @@ def _only_gguf(folder: Path) -> ModelFiles:
         )
     raise ModelError(
         f"{folder.name} is not a model folder: it has neither config.json nor a GGUF file",
-        remedy="a model is a Hugging Face or MLX folder, or a folder with one GGUF file",
+        remedy="a model is a Hugging Face or MLX folder, a release with params.json, a folder with "
+        "weights.npz, or one with one GGUF file",
     )
 
 
@@ -113,19 +157,41 @@ def _indexed(folder: Path) -> set[str]:
 
 
 def read_headers(files: ModelFiles) -> dict[str, WeightsHeader]:
-    """Read and check the header of every weights file, by file name."""
-    reader = read_gguf_header if files.format is Format.GGUF else read_safetensors_header
-    return {file.name: reader(file) for file in files.weights}
+    """Read and check the header of every weights file, by file name.
+
+    The tensors of a zip archive (``.pth``, ``.npz``) have the bytes that they take in memory.
+    """
+    return {file.name: _READERS[file.suffix](file) for file in files.weights}
+
+
+def _torch_header(path: Path) -> WeightsHeader:
+    archive = open_archive(path)
+    return WeightsHeader(tensors=tuple(map(archive.info, archive.tensors)), data_start=0)
+
+
+def _npz_header(path: Path) -> WeightsHeader:
+    arrays = open_npz(path).arrays.values()
+    return WeightsHeader(tensors=tuple(array.info for array in arrays), data_start=0)
+
+
+_READERS: dict[str, Callable[[Path], WeightsHeader]] = {
+    ".gguf": read_gguf_header,
+    ".safetensors": read_safetensors_header,
+    ".pth": _torch_header,
+    ".npz": _npz_header,
+}
+_ZIPS = (".pth", ".npz")
 
 
 def fingerprint(files: ModelFiles) -> str:
     """Return a SHA-256 that identifies the weights without reading all of them.
 
-    Hashed: for a folder its config.json; then for each weights file, by name, its size, its header,
-    and 256 bytes from the middle of every tensor. Two fine-tunings of one model have equal headers,
-    so the samples are what tells them apart; a file changed between the samples goes unnoticed.
+    Hashed: for a folder its config.json or params.json; then for each weights file, by name, its
+    size, its header, and 256 bytes from the middle of every tensor; of a zip archive the directory
+    with its checksums stands for the header. Two fine-tunings of one model have equal headers, so
+    the samples are what tells them apart; a file changed between the samples goes unnoticed.
     """
-    configs = [files.path / "config.json"] if files.format is Format.FOLDER else []
+    configs = [] if files.format is Format.GGUF else [settings_file(files)]
     headers = read_headers(files)
     return identify(configs, ((file, headers[file.name]) for file in files.weights))
 
@@ -136,7 +202,8 @@ def identify(configs: Iterable[Path], weights: Iterable[tuple[Path, WeightsHeade
     for config in configs:
         digest.update(config.read_bytes())
     for file, header in weights:
-        for piece in _identity(file, header):
+        known = zip_records.identity(file) if file.suffix in _ZIPS else _identity(file, header)
+        for piece in known:
             digest.update(len(piece).to_bytes(8, "little") + piece)
     return digest.hexdigest()
 
@@ -158,11 +225,22 @@ def estimate_bytes(files: ModelFiles, *, float32: bool) -> int:
     """
     headers = read_headers(files)
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
+    if files.format is Format.ORIGINAL:
+        tensors = list(_once(tensors))
+    if files.format is Format.GGUF:
+        return sum(4 * each.elements if float32 else loaded_bytes(each) for each in tensors)
     if not float32:
         return sum(tensor.bytes for tensor in tensors)
-    if files.format is Format.GGUF:
-        return sum(4 * tensor.elements for tensor in tensors)
     return _expanded(tensors, _bits(files.path))
+
+
+def _once(tensors: Iterable[TensorInfo]) -> Iterator[TensorInfo]:
+    """Yield all tensors of a release's files, but those once of which each file has all."""
+    seen: set[str] = set()
+    for tensor in tensors:
+        if split_axis(tensor.name) is not None or tensor.name not in seen:
+            yield tensor
+        seen.add(tensor.name)
 
 
 def _expanded(tensors: list[TensorInfo], bits: int) -> int:
@@ -181,7 +259,7 @@ def _expanded(tensors: list[TensorInfo], bits: int) -> int:
 def _bits(folder: Path) -> int:
     """Return the bits per weight that a folder's config declares, 4 where it says nothing."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json.loads((folder / _CONFIG).read_bytes())
         return max(1, int(config["quantization"]["bits"]))
     except (ValueError, KeyError, TypeError, OSError):
         return 4

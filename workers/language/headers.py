@@ -13,6 +13,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from daemon.errors import ModelError
 from daemon.safetensors_header import (
     DAMAGED,
@@ -22,9 +24,17 @@ from daemon.safetensors_header import (
     within,
 )
 
-__all__ = ["TensorInfo", "WeightsHeader", "read_gguf_header", "read_safetensors_header"]
+__all__ = [
+    "AFFINE_BITS",
+    "AFFINE_GROUP",
+    "TensorInfo",
+    "WeightsHeader",
+    "loaded_bytes",
+    "read_gguf_header",
+    "read_safetensors_header",
+]
 
-# ggml type number: name, elements per block, bytes per block.
+# ggml type number: name, elements per block, bytes per block (GGML_QUANT_SIZES of llama.cpp).
 _GGML_TYPES = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -38,12 +48,24 @@ _GGML_TYPES = {
     12: ("Q4_K", 256, 144),
     13: ("Q5_K", 256, 176),
     14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    29: ("IQ1_M", 256, 56),
     30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
 }
+# Types that MLX holds as they are: bits of an element; 32 share a scale and a bias of 16 bits.
+AFFINE_BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8}
+AFFINE_GROUP = 32
+_PLAIN = ("F32", "F16", "BF16")
 _SCALARS = {
     0: "B",
     1: "b",
@@ -60,8 +82,11 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 
 
-def read_gguf_header(path: Path) -> WeightsHeader:
-    """Read and check the header of a GGUF file; arrays of the metadata are skipped.
+def read_gguf_header(path: Path, *, arrays: bool = False) -> WeightsHeader:
+    """Read and check the header of a GGUF file.
+
+    The metadata's arrays are skipped unless ``arrays`` are asked for: a tokenizer has hundreds of
+    thousands of entries. Texts come as a tuple, numbers as a numpy array.
 
     Raises:
         ModelError: the file is not GGUF of version 2 or 3, or is shorter than it declares.
@@ -71,7 +96,7 @@ def read_gguf_header(path: Path) -> WeightsHeader:
         raise ModelError(f"{path.name} is not a complete GGUF file", remedy=DAMAGED)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            header = _Cursor(data).header()
+            header = _Cursor(data, arrays=arrays).header()
         except (struct.error, UnicodeDecodeError, IndexError, OverflowError) as error:
             raise ModelError(
                 f"{path.name} is not a complete GGUF file: {error}", remedy=DAMAGED
@@ -79,6 +104,21 @@ def read_gguf_header(path: Path) -> WeightsHeader:
         except _UnreadableError as error:
             raise ModelError(f"{path.name}: {error}", remedy=error.remedy) from None
     return within(path.name, size, header)
+
+
+def loaded_bytes(tensor: TensorInfo) -> int:
+    """Return the bytes that a tensor of a GGUF file takes in memory, as it is loaded on a GPU.
+
+    What MLX holds as it is keeps its bits, with a scale and a bias of 16 bits for each group; every
+    other quantised type becomes float16.
+    """
+    if tensor.dtype in _PLAIN:
+        return tensor.bytes
+    if tensor.dtype in AFFINE_BITS and len(tensor.shape) > 1:
+        return (
+            tensor.elements * AFFINE_BITS[tensor.dtype] // 8 + tensor.elements // AFFINE_GROUP * 4
+        )
+    return 2 * tensor.elements
 
 
 class _UnreadableError(Exception):
@@ -92,8 +132,9 @@ class _UnreadableError(Exception):
 class _Cursor:
     """A place in a GGUF file's header, moved by each read."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap, *, arrays: bool) -> None:
         self._data = data
+        self._arrays = arrays
         self._place = 0
 
     def header(self) -> WeightsHeader:
@@ -106,6 +147,8 @@ class _Cursor:
             raise _UnreadableError(f"GGUF version {version} is unknown; 2 and 3 can be read")
         metadata = {self._text(): self._value(self._number("I")) for _ in range(values)}
         infos = [self._tensor() for _ in range(tensors)]
+        if len({info.name for info in infos}) < len(infos):
+            raise _UnreadableError("it declares two tensors of one name")
         start = _aligned(self._place, int(metadata.get("general.alignment", 32)))
         return WeightsHeader(
             tensors=tuple(_moved(info, start) for info in infos),
@@ -130,7 +173,7 @@ class _Cursor:
         if kind == _STRING:
             return self._text()
         if kind == _ARRAY:
-            return self._skip_array()
+            return self._array() if self._arrays else self._skip_array()
         if kind not in _SCALARS:
             raise _UnreadableError(f"a metadata value has the unknown type {kind}")
         return self._number(_SCALARS[kind])
@@ -146,6 +189,33 @@ class _Cursor:
             else:
                 self._value(kind)
 
+    def _array(self) -> Any:
+        kind, count = self._number("I"), self._number("Q")
+        if kind == _STRING:
+            return self._texts(count)
+        if kind in _SCALARS:
+            return self._numbers(np.dtype(_SCALARS[kind]).newbyteorder("<"), count)
+        return tuple(self._value(kind) for _ in range(count))
+
+    def _texts(self, count: int) -> tuple[str, ...]:
+        """Read texts one behind another; this loop is most of the time that a header takes."""
+        data, place, length_at = self._data, self._place, struct.Struct("<Q").unpack_from
+        texts = []
+        for _ in range(count):
+            end = place + 8 + length_at(data, place)[0]
+            texts.append(data[place + 8 : end].decode("utf-8"))
+            place = end
+        self._place = place
+        return tuple(texts)
+
+    def _numbers(self, dtype: np.dtype[Any], count: int) -> np.ndarray:
+        end = self._place + count * dtype.itemsize
+        if end > len(self._data):
+            raise IndexError("an array extends past the end of the file")
+        numbers = np.frombuffer(self._data[self._place : end], dtype)
+        self._place = end
+        return numbers
+
     def _tensor(self) -> TensorInfo:
         name, dimensions = self._text(), self._number("I")
         shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
@@ -157,6 +227,10 @@ class _Cursor:
                 f"use a file whose tensors are of the types {known}",
             )
         dtype, elements, width = _GGML_TYPES[kind]
+        if elements > 1 and (not shape or shape[-1] % elements):
+            raise _UnreadableError(
+                f"tensor {name} has the shape {shape}, whose rows are not whole blocks of {dtype}"
+            )
         length = math.prod(shape) // elements * width
         return TensorInfo(name=name, dtype=dtype, shape=shape, offset=offset, bytes=length)
 

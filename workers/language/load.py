@@ -23,10 +23,12 @@ from daemon.errors import ModelError, StudioqError
 from workers.failures import is_out_of_memory, memory_errors
 from workers.language import formats
 from workers.language.formats import Format, ModelFiles
-from workers.language.gguf import load_gguf
+from workers.language.gguf import open_gguf
+from workers.language.originals.network import open_release
 from workers.language.sentencepiece_folder import FILE as SENTENCEPIECE
 from workers.language.sentencepiece_folder import check_vocabulary_size, load_sentencepiece_folder
 from workers.language.source import ModelSource, fill, source_of
+from workers.language.tiktoken_folder import is_tiktoken, load_tiktoken_folder
 from workers.memory import on_gpu, preserved_random_state
 
 _TOKENIZER_FILES = (
@@ -54,7 +56,7 @@ class LanguageModel:
 
 
 def load_language_model(path: Path) -> LanguageModel:
-    """Load the model at ``path``: a Hugging Face or MLX folder, or GGUF.
+    """Load the model at ``path``, in any format of ``workers.language.formats``.
 
     On the CPU all weights become float32, because MLX has fast CPU kernels for nothing else; on a
     GPU they stay as they are stored. The global random state is left as it was.
@@ -93,8 +95,18 @@ def open_source(files: ModelFiles) -> Iterator[ModelSource]:
 
 def _opened(files: ModelFiles) -> ModelSource:
     if files.format is Format.GGUF:
-        return source_of(*load_gguf(files.path))
-    return source_of(*_load_folder(files.path))
+        return open_gguf(files.path)
+    if files.format is Format.FOLDER:
+        return source_of(*_load_folder(files.path))
+    return _opened_release(files)
+
+
+def _opened_release(files: ModelFiles) -> ModelSource:
+    """Open a publisher's release or npz weights, with the tokenizer that lies beside them."""
+    _check_tokenizer(files.path)
+    network, config, tensors = open_release(files)
+    tokenizer = _load_tokenizer(files.path, network, config.get("eos_token_id"))
+    return ModelSource(network=network, config=config, tokenizer=tokenizer, tensors=tensors)
 
 
 def _as_is(array: mx.array) -> mx.array:
@@ -116,15 +128,16 @@ def _load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrap
 
 def _load_tokenizer(folder: Path, model: nn.Module, ends: Any) -> TokenizerWrapper:
     """Load ``tokenizer.json`` or the like; a ``tokenizer.model`` where there is nothing else."""
-    if _has_sentencepiece_alone(folder):
-        tokenizer = load_sentencepiece_folder(folder, ends)
+    if _has_tokenizer_model_alone(folder):
+        load = load_tiktoken_folder if is_tiktoken(folder) else load_sentencepiece_folder
+        tokenizer = load(folder, ends)
         check_vocabulary_size(folder.name, tokenizer, model)
         return tokenizer
     options = {"trust_remote_code": False, "local_files_only": True}
     return mlx_lm_utils.load_tokenizer(folder, options, eos_token_ids=ends)
 
 
-def _has_sentencepiece_alone(folder: Path) -> bool:
+def _has_tokenizer_model_alone(folder: Path) -> bool:
     return (folder / SENTENCEPIECE).is_file() and not (folder / "tokenizer.json").is_file()
 
 
@@ -143,11 +156,23 @@ def _check_config(folder: Path) -> None:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return
+    other = next(folder.glob("tokenizer.model.v*"), folder / "tekken.json")
+    if not other.is_file():
         raise ModelError(
             f"{folder.name} has no tokenizer: neither tokenizer.json nor {SENTENCEPIECE} is in it",
             remedy="copy tokenizer.json and tokenizer_config.json into the folder",
         )
+    if other.name.startswith(SENTENCEPIECE):
+        remedy = f"rename it to {SENTENCEPIECE}, or copy the model's tokenizer.json into the folder"
+    else:
+        remedy = (
+            "copy tokenizer.json and tokenizer_config.json from the model's Hugging Face folder"
+        )
+    raise ModelError(
+        f"{folder.name} has its tokenizer in {other.name} alone, which is not read", remedy=remedy
+    )
 
 
 @contextmanager

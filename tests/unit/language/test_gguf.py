@@ -13,7 +13,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from tokenizers.pre_tokenizers import ByteLevel
 
 from daemon.errors import ModelError
-from workers.language.gguf import mlx_name, split_halves
+from workers.language.gguf import split_halves
+from workers.language.gguf.names import LLAMA, PHI2, mlx_name
 from workers.language.load import LanguageModel, load_language_model
 
 Write = Callable[..., Path]
@@ -71,9 +72,17 @@ def test_a_start_token_is_added_where_the_file_says_so(write_gguf: Write, tmp_pa
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({"general.architecture": "qwen2"}, ["'qwen2'", "llama"]),
+        ({"general.architecture": "falcon"}, ["'falcon'", "llama", "gemma3"]),
         ({"llama.expert_count": mx.array(8, dtype=mx.uint32)}, ["8 experts"]),
-        ({"llama.rope.scaling.type": "yarn"}, ["'yarn'"]),
+        ({"llama.rope.scaling.type": "longrope"}, ["'longrope'"]),
+        (
+            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.attn_factor": mx.array(1.2)},
+            ["'yarn' with attn_factor"],
+        ),
+        ({"llama.rope.scaling.type": "yarn"}, ["no llama.rope.scaling.factor"]),
+        ({"llama.rope.dimension_count": mx.array(8, dtype=mx.uint32)}, ["8 of a head's 16"]),
+        ({"llama.attention.head_count_kv": mx.array([2, 1], dtype=mx.uint32)}, ["one number"]),
+        ({"split.count": mx.array(3, dtype=mx.uint16)}, ["one of the 3 files", "merge"]),
         ({"llama.block_count": None}, ["llama.block_count"]),
         ({"tokenizer.ggml.tokens": None}, ["no tokenizer"]),
         ({"tokenizer.ggml.model": "bert"}, ["'bert'", "byte-level BPE"]),
@@ -216,10 +225,17 @@ def test_an_unknown_version_is_refused(write_gguf: Write, tmp_path: Path) -> Non
 
 
 def test_names_are_matched_exactly() -> None:
-    assert mlx_name("blk.11.attn_q.weight") == "model.layers.11.self_attn.q_proj.weight"
-    assert mlx_name("output.scales") == "lm_head.scales"
-    for name in ("blk.1.attn_qkv.weight", "xblk.1.attn_q.weight", "output_norm.bias", "blk.a"):
-        assert mlx_name(name) is None
+    assert mlx_name(LLAMA, "blk.11.attn_q.weight") == "model.layers.11.self_attn.q_proj.weight"
+    assert mlx_name(LLAMA, "output.weight") == "lm_head.weight"
+    assert mlx_name(PHI2, "output_norm.bias") == "model.final_layernorm.bias"
+    for name in (
+        "blk.1.attn_qkv.weight",
+        "xblk.1.attn_q.weight",
+        "output.scales",
+        "blk.a",
+        "blk.01.attn_q.weight",
+    ):
+        assert mlx_name(LLAMA, name) is None
 
 
 def test_rows_of_each_head_go_from_pairs_to_halves() -> None:
