@@ -22,21 +22,8 @@ from tests.unit.language.original_cases import (
     TOKENS,
     VOCABULARY,
     Case,
-    release_weights,
+    known_weights,
 )
-
-_LAYER = {
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
-_TOP = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
 
 
 def main() -> None:
@@ -68,28 +55,10 @@ def _logits(case: Case) -> np.ndarray:
         tie_word_embeddings=False,
     )
     model = getattr(transformers, f"{case.architecture}ForCausalLM")(config).float().eval()
-    renamed = {_renamed(name): _halves(case, name, a) for name, a in release_weights(case).items()}
-    model.load_state_dict(renamed, strict=True)
+    weights = {name: torch.from_numpy(array) for name, array in known_weights(case).items()}
+    model.load_state_dict(weights, strict=True)
     with torch.no_grad():
         return np.asarray(model(torch.tensor(TOKENS)).logits.numpy())
-
-
-def _renamed(name: str) -> str:
-    parts = name.removesuffix(".weight").split(".")
-    if parts[0] == "layers":
-        return f"model.layers.{parts[1]}.{_LAYER['.'.join(parts[2:])]}.weight"
-    return f"{_TOP[parts[0]]}.weight"
-
-
-def _halves(case: Case, name: str, array: np.ndarray) -> Any:
-    """Reorder the rows of q and k: of each head first the even ones, then the odd ones."""
-    heads, groups, size = case.heads
-    number = {"wq": heads, "wk": groups}.get(name.split(".")[-2])
-    if number is None:
-        return torch.from_numpy(array)
-    order = [*range(0, size, 2), *range(1, size, 2)]
-    rows = [head * size + row for head in range(number) for row in order]
-    return torch.from_numpy(array[rows])
 
 
 def _write_checkpoint() -> None:

@@ -97,13 +97,15 @@ def settings_file(files: ModelFiles) -> Path:
     Raises:
         ModelError: there is none.
     """
-    names = {Format.FOLDER: (_CONFIG,), Format.ORIGINAL: (_PARAMS,)}
-    for name in names.get(files.format, (_CONFIG, _PARAMS)):
+    known = {Format.FOLDER: (_CONFIG,), Format.ORIGINAL: (_PARAMS,)}
+    names = known.get(files.format, (_CONFIG, _PARAMS))
+    for name in names:
         if (files.path / name).is_file():
             return files.path / name
+    wanted = " or ".join(names)
     raise ModelError(
-        f"{files.name} has {files.weights[0].name}, and no file that tells the network's sizes",
-        remedy="put the params.json or config.json beside it that was published with the weights",
+        f"{files.name} has {files.weights[0].name}, and no {wanted} with the network's sizes",
+        remedy=f"put the {wanted} beside it that was published with the weights",
     )
 
 

@@ -1,25 +1,25 @@
 """PyTorch checkpoints (``torch.save`` since 1.6: a zip archive), read without PyTorch.
 
-The rule this module protects: opening a checkpoint costs its index alone. Tensors are views of the
-mapped file, whose pages the system reads when they are used and drops when it needs the memory;
-that works because torch stores its records uncompressed.
+The rule this module protects: opening a checkpoint costs its index alone, and reading a tensor the
+tensor alone; that works because torch stores its records uncompressed. Imports no MLX.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from daemon.errors import ModelError
-from daemon.safetensors_header import DAMAGED
+from daemon.safetensors_header import DAMAGED, TensorInfo
 from workers.language.originals.pickles import Storage, TensorPlace, read_tensor_places
+from workers.language.zip_records import read_array, record_start
 
 # Numpy has no bfloat16; its bits are given as uint16.
 _NUMPY: dict[str, np.dtype[Any]] = {
@@ -28,9 +28,7 @@ _NUMPY: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
 }
 _INDEX = "data.pkl"
-# The fixed part of a local file header (APPNOTE 4.3.7): the lengths of name and extra are its last.
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
-_LOCAL_MARK = b"PK\x03\x04"
+_MOST_INDEX = 2**28  # bytes; those of real checkpoints have under one MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +41,33 @@ class TorchArchive:
     path: Path
     tensors: Mapping[str, TensorPlace]
     starts: Mapping[str, int]
-    data: mmap.mmap
 
-    def view(self, name: str) -> np.ndarray:
-        """Return a read-only view of a tensor; bfloat16 as uint16."""
-        place = self.tensors[name]
-        dtype = _NUMPY[place.storage.dtype]
-        flat = np.frombuffer(
-            self.data,
-            dtype,
-            count=place.reach,
-            offset=self.starts[place.storage.key] + place.offset * dtype.itemsize,
+    def info(self, name: str) -> TensorInfo:
+        """Return a tensor's type, shape, place in the file, and size in memory."""
+        place, size = self.tensors[name], self._dtype(name).itemsize
+        return TensorInfo(
+            name=name,
+            dtype=place.storage.dtype,
+            shape=place.shape,
+            offset=self.starts[place.storage.key] + place.offset * size,
+            bytes=math.prod(place.shape) * size,
         )
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor's numbers in an array of their own; bfloat16 as uint16.
+
+        Raises:
+            ModelError: the file is shorter than it was when it was opened.
+        """
+        place, dtype = self.tensors[name], self._dtype(name)
+        with _archive_errors(self.path), self.path.open("rb", buffering=0) as file:
+            file.seek(self.info(name).offset)
+            flat = read_array(file, place.reach, dtype)
         strides = [stride * dtype.itemsize for stride in place.strides]
         return np.lib.stride_tricks.as_strided(flat, place.shape, strides, writeable=False)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        return _NUMPY[self.tensors[name].storage.dtype]
 
 
 def open_archive(path: Path) -> TorchArchive:
@@ -66,19 +77,14 @@ def open_archive(path: Path) -> TorchArchive:
         ModelError: it is no such archive, is truncated, compressed or big-endian, or its index
             names what no tensor needs.
     """
-    try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with zipfile.ZipFile(path) as archive:
-            return _opened(path, archive, data)
-    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise _no_archive(path, error) from None
+    with _archive_errors(path), path.open("rb") as file, zipfile.ZipFile(path) as archive:
+        return _opened(path, archive, file)
 
 
-def _opened(path: Path, archive: zipfile.ZipFile, data: mmap.mmap) -> TorchArchive:
+def _opened(path: Path, archive: zipfile.ZipFile, file: IO[bytes]) -> TorchArchive:
     root = _root(archive)
     _check_byte_order(path, archive, root)
-    tensors = read_tensor_places(path.name, archive.read(str(root / _INDEX)))
+    tensors = read_tensor_places(path.name, _index(archive, root))
     records = {record.filename: record for record in archive.infolist()}
     starts: dict[str, int] = {}
     for name, place in tensors.items():
@@ -86,8 +92,15 @@ def _opened(path: Path, archive: zipfile.ZipFile, data: mmap.mmap) -> TorchArchi
         if record is None:
             raise zipfile.BadZipFile(f"the numbers of {name} are not in it")
         if place.storage.key not in starts:
-            starts[place.storage.key] = _start(path, record, place.storage, data)
-    return TorchArchive(path=path, tensors=tensors, starts=starts, data=data)
+            starts[place.storage.key] = _start(path, record, place.storage, file)
+    return TorchArchive(path=path, tensors=tensors, starts=starts)
+
+
+def _index(archive: zipfile.ZipFile, root: PurePosixPath) -> bytes:
+    record = archive.getinfo(str(root / _INDEX))
+    if record.file_size > _MOST_INDEX:
+        raise zipfile.BadZipFile(f"its {_INDEX} has {record.file_size} bytes")
+    return archive.read(record)
 
 
 def _root(archive: zipfile.ZipFile) -> PurePosixPath:
@@ -102,7 +115,10 @@ def _root(archive: zipfile.ZipFile) -> PurePosixPath:
 def _check_byte_order(path: Path, archive: zipfile.ZipFile, root: PurePosixPath) -> None:
     """Refuse big-endian numbers; files from before torch 2.1 do not say, and are little-endian."""
     record = str(root / "byteorder")
-    order = archive.read(record).strip() if record in archive.namelist() else b"little"
+    order = b"little"
+    if record in archive.namelist():
+        with archive.open(record) as opened:
+            order = opened.read(16).strip()
     if order != b"little":
         raise ModelError(
             f"{path.name} has its numbers in the byte order {order.decode('ascii', 'replace')!r}",
@@ -110,7 +126,7 @@ def _check_byte_order(path: Path, archive: zipfile.ZipFile, root: PurePosixPath)
         )
 
 
-def _start(path: Path, record: zipfile.ZipInfo, storage: Storage, data: mmap.mmap) -> int:
+def _start(path: Path, record: zipfile.ZipInfo, storage: Storage, file: IO[bytes]) -> int:
     """Return where the bytes of a record start in the file, having checked that all are there."""
     if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
         raise ModelError(
@@ -118,18 +134,27 @@ def _start(path: Path, record: zipfile.ZipInfo, storage: Storage, data: mmap.mma
             remedy="unpack and save it with torch.save, which stores tensors as they are",
         )
     needed = storage.elements * _NUMPY[storage.dtype].itemsize
-    if record.file_size < needed:
+    if min(record.file_size, record.compress_size) < needed:
         raise zipfile.BadZipFile(
             f"{record.filename} has {record.file_size} of the {needed} bytes that its tensors take"
         )
-    header = data[record.header_offset : record.header_offset + _LOCAL_HEADER.size]
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL_MARK):
-        raise zipfile.BadZipFile(f"{record.filename} is not where its directory says")
-    _, name, extra = _LOCAL_HEADER.unpack(header)
-    start = int(record.header_offset + _LOCAL_HEADER.size + name + extra)
-    if start + needed > len(data):
-        raise zipfile.BadZipFile(f"{record.filename} extends past the end of the file")
-    return start
+    return record_start(file, record)
+
+
+@contextmanager
+def _archive_errors(path: Path) -> Iterator[None]:
+    """Raise what is wrong with a file as ``ModelError``."""
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        raise _no_archive(path, error) from None
 
 
 def _no_archive(path: Path, error: Exception) -> ModelError:

@@ -1,10 +1,11 @@
 """``params.json``: the sizes of a network as Meta and Mistral write them.
 
 The rule this module protects: a value is taken as the publisher's code takes it, or refused; what
-would change the computation and has no place in mlx-lm's llama is never ignored.
+would change the computation and has no place in mlx-lm's llama is never ignored. Imports no MLX.
 
 Sources: ``ModelArgs`` of Meta's llama repository and of mistral-inference. Mistral 7B v0.1 gives a
-``sliding_window`` of 4096 tokens; as in mlx-lm, attention goes beyond it.
+``sliding_window`` of 4096 tokens; as in mlx-lm, attention goes beyond it. MLX's examples of 2023
+and 2024 wrote the same names into ``config.json``, with ``quantization`` where they had quantised.
 """
 
 from __future__ import annotations
@@ -17,21 +18,33 @@ from typing import Any
 
 from daemon.errors import ModelError
 
-FILE = "params.json"
 _HF = "use the model's Hugging Face or MLX folder"
 # What makes another network than llama's: how messages call it.
 _OTHERS = {
     "moe": "a mixture of experts",
-    "use_scaled_rope": "rotary positions scaled by factors that are not in the file",
     "yarn": "rotary positions scaled by YaRN",
-    "quantization": "quantised weights",
+    "quantization_args": "quantised weights",
     "vision_encoder": "an encoder of images",
+}
+# Llama 3.1's scaling of rotary positions (apply_scaling in Meta's llama-models). Meta's code knows
+# one factor, 8; the published configurations of Llama 3.2's models, which are narrower, say 32. So
+# the factor is known for the widths of 3.1 and 3.3 alone.
+_SCALED_WIDTHS = frozenset({4096, 8192, 16384})
+_SCALING = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """The sizes of a network; ``None`` where the weights' shapes say it."""
+    """The sizes of a network; ``None`` where the weights' shapes say it.
+
+    ``rope_scaling``: as in a Hugging Face configuration.
+    """
 
     dim: int
     layers: int
@@ -42,21 +55,31 @@ class Params:
     vocab_size: int | None
     norm_eps: float
     rope_theta: float
+    rope_scaling: Mapping[str, Any] | None
 
 
-def read_params(folder: Path) -> Params:
-    """Read ``params.json`` of a release.
+def read_settings(file: Path) -> dict[str, Any]:
+    """Read a ``params.json`` or ``config.json`` as an object.
 
     Raises:
-        ModelError: it is missing, malformed, of another network, or contradicts itself.
+        ModelError: it is missing or malformed.
     """
-    name = f"{folder.name}/{FILE}"
+    name = f"{file.parent.name}/{file.name}"
     try:
-        settings = json.loads((folder / FILE).read_bytes())
-    except (OSError, ValueError) as error:
+        settings = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{name} cannot be read: {error}", remedy="download it again") from None
     if not isinstance(settings, dict):
         raise _wrong(name, f"it is {settings!r}, and not an object of names and values")
+    return settings
+
+
+def to_params(name: str, settings: Mapping[str, Any]) -> Params:
+    """Return the sizes in ``settings``, which messages call ``name``.
+
+    Raises:
+        ModelError: they are missing, malformed, of another network, or contradict each other.
+    """
     for key, what in _OTHERS.items():
         if settings.get(key):
             raise ModelError(f"{name} asks for {what} ({key}), which is not supported", remedy=_HF)
@@ -84,6 +107,7 @@ class _Values:
             vocab_size=None if unknown_vocabulary else self._size("vocab_size"),
             norm_eps=self._number("norm_eps", 1e-5),
             rope_theta=self._number("rope_theta", 10_000.0),
+            rope_scaling=self._scaling(dim),
         )
 
     def _optional(self, key: str) -> int | None:
@@ -104,6 +128,17 @@ class _Values:
             raise _wrong(self._name, f"{key} is {value!r}, and has to be a number above 0")
         return float(value)
 
+    def _scaling(self, dim: int) -> Mapping[str, Any] | None:
+        if not self._settings.get("use_scaled_rope"):
+            return None
+        if dim not in _SCALED_WIDTHS:
+            raise ModelError(
+                f"{self._name} asks for scaled rotary positions (use_scaled_rope) and does not say "
+                f"by which factor; it is known for Llama 3.1 and 3.3, not for a width of {dim}",
+                remedy=_HF,
+            )
+        return _SCALING
+
 
 def _checked(name: str, params: Params) -> Params:
     if params.heads % params.kv_heads:
@@ -114,4 +149,5 @@ def _checked(name: str, params: Params) -> Params:
 
 
 def _wrong(name: str, reason: str) -> ModelError:
-    return ModelError(f"{name} is wrong: {reason}", remedy="use the model's own params.json")
+    file = name.rpartition("/")[2]
+    return ModelError(f"{name} is wrong: {reason}", remedy=f"use the model's own {file}")

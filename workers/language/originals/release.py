@@ -1,120 +1,125 @@
-"""A release's files taken together: whether the weights are those that ``params.json`` tells of.
+"""A model's weights files taken together, under the names that mlx-lm's network has.
 
-The rule this module protects: the shapes that ``params.json`` asks for are those of the files,
-tensor by tensor, before any weight is read.
+The rule this module protects: the tensors of the files are those of the network, each of its shape
+and kind, before any weight is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 
 from daemon.errors import ModelError
+from workers.language.headers import TensorInfo
 from workers.language.originals.names import (
     EMBEDDINGS,
-    FIRST_GATE,
-    FREQUENCIES,
     OUTPUT,
+    are_publishers_names,
+    is_known_to_follow,
+    mlx_name,
+    publishers_name,
     split_axis,
 )
-from workers.language.originals.params import FILE, Params, read_params
-from workers.language.originals.shards import Shape, Shard, find_shards, open_shard
+from workers.language.originals.shards import DTYPES, Shard
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """The configuration and the opened weights files of a folder called ``name``."""
+    """The opened weights files of the model ``name``.
+
+    ``settings``: the file with its sizes, as messages call it. ``width``: that of its embeddings.
+    ``stored``: the files' name of each tensor, by mlx-lm's. ``has_publishers_names``: whether they
+    are Meta's and Mistral's.
+    """
 
     name: str
-    params: Params
+    settings: str
+    width: int | None
     shards: Sequence[Shard]
-
-    @property
-    def names(self) -> set[str]:
-        """Every tensor's name, without the rotary frequencies that Meta's files carry along."""
-        return {name for shard in self.shards for name in shard.shapes} - {FREQUENCIES}
+    stored: Mapping[str, str]
+    has_publishers_names: bool
 
     @property
     def is_tied(self) -> bool:
         """Whether the embeddings are the output layer, too."""
-        return OUTPUT not in self.names
+        return OUTPUT not in self.stored
 
-    def check(self) -> dict[str, Shape]:
-        """Return the shape of every tensor, having checked it.
+    def shape(self, name: str) -> Shape:
+        """Return the shape of a tensor that is put together from its pieces.
 
         Raises:
-            ModelError: names the first tensor that is missing, unknown or of another shape.
+            ModelError: it is in no file, or its pieces do not go together.
         """
-        wanted = self._wanted()
-        unknown = sorted(self.names - wanted.keys())
-        if unknown:
-            raise ModelError(
-                f"{self.name} has a tensor {unknown[0]}, which a llama network of the sizes in "
-                f"its {FILE} does not have",
-                remedy=f"use the {FILE} that was published with the weights; if it is, this is "
-                "another network than llama's: use the model's Hugging Face or MLX folder",
-            )
-        for name, shape in wanted.items():
-            self._check_shape(name, shape)
-        return wanted
-
-    def read(self, name: str) -> mx.array:
-        """Return a tensor put together from its pieces, not evaluated yet."""
-        found = self._having(name)
-        axis = self._axis(name)
-        if axis is None or len(found) == 1:
-            return found[0].read(name)
-        return mx.concatenate([shard.read(name) for shard in found], axis=axis)
-
-    def _wanted(self) -> dict[str, Shape]:
-        """Return the shape that every tensor has to have, (outputs, inputs) or (size,)."""
-        params = self.params
-        vocabulary = params.vocab_size or self._joined(EMBEDDINGS)[0]
-        shapes: dict[str, Shape] = {
-            EMBEDDINGS: (vocabulary, params.dim),
-            "norm.weight": (params.dim,),
-        }
-        if not self.is_tied:
-            shapes[OUTPUT] = (vocabulary, params.dim)
-        layer = _layer_shapes(params, params.hidden_dim or self._joined(FIRST_GATE)[0])
-        for number in range(params.layers):
-            shapes |= {f"layers.{number}.{name}.weight": shape for name, shape in layer.items()}
-        return shapes
-
-    def _check_shape(self, name: str, shape: Shape) -> None:
-        found = self._joined(name)
-        if found != shape:
-            raise ModelError(
-                f"{self.name} contradicts its {FILE}: {name} has the shape {found}, and has to "
-                f"have {shape}",
-                remedy=f"see whether a consolidated file is missing, or use the {FILE} that was "
-                "published with the weights",
-            )
-
-    def _joined(self, name: str) -> Shape:
-        """Return the shape of a tensor that is put together from its pieces."""
-        found = [shard.shapes[name] for shard in self._having(name)]
+        found = [tensor.shape for tensor in self._pieces(name)]
         first, axis = found[0], self._axis(name)
         if any(_others(shape, axis) != _others(first, axis) for shape in found):
             raise ModelError(
-                f"{self.name} is a mix of files: the pieces of {name} have the shapes "
-                f"{', '.join(map(str, found))}",
-                remedy="download all consolidated files of one model",
+                f"{self.name} is a mix of files: the pieces of {self._called(name)} have the "
+                f"shapes {', '.join(map(str, found))}",
+                remedy="download all weights files of one model",
             )
         if axis is None or axis >= len(first):
             return first
         return (*first[:axis], sum(shape[axis] for shape in found), *first[axis + 1 :])
 
-    def _having(self, name: str) -> list[Shard]:
-        """Return the files that have a tensor or a piece of it, at least one."""
-        found = [shard for shard in self.shards if name in shard.shapes]
+    def dtype(self, name: str) -> mx.Dtype:
+        """Return the type that a tensor, or its first piece, is stored in."""
+        return DTYPES[self._pieces(name)[0].dtype]
+
+    def read(self, name: str) -> mx.array:
+        """Return a tensor put together from its pieces, not evaluated yet; once."""
+        stored, axis = self._called(name), self._axis(name)
+        found = [shard for shard in self.shards if stored in shard.tensors]
+        if axis is None or len(found) == 1:
+            return found[0].read(stored)
+        return mx.concatenate([shard.read(stored) for shard in found], axis=axis)
+
+    def check(self, wanted: Mapping[str, mx.array]) -> None:
+        """Compare the files with a network's parameters, by name.
+
+        Raises:
+            ModelError: names the first tensor that is missing, unknown, or of another shape or
+                kind.
+        """
+        unknown = sorted(stored for name, stored in self.stored.items() if name not in wanted)
+        if unknown:
+            raise ModelError(
+                f"{self.name} has a tensor {unknown[0]}, which a llama network of the sizes in "
+                f"its {self.settings} does not have",
+                remedy=f"use the {self.settings} that was published with the weights; if it is, "
+                "this is another network than llama's: use the model's Hugging Face or MLX folder",
+            )
+        for name, array in wanted.items():
+            self._check_tensor(name, array)
+
+    def _check_tensor(self, name: str, wanted: mx.array) -> None:
+        found = self.shape(name)
+        if found != tuple(wanted.shape):
+            raise ModelError(
+                f"{self.name} contradicts its {self.settings}: {self._called(name)} has the shape "
+                f"{found}, and has to have {tuple(wanted.shape)}",
+                remedy=f"see whether a weights file is missing, or use the {self.settings} that "
+                "was published with the weights",
+            )
+        if (self.dtype(name) == mx.uint32) != (wanted.dtype == mx.uint32):
+            raise ModelError(
+                f"{self.name} is wrong: {self._called(name)} is of the type {self.dtype(name)}",
+                remedy="download the weights again",
+            )
+
+    def _pieces(self, name: str) -> list[TensorInfo]:
+        """Return a tensor in each file that has it or a piece of it, at least one."""
+        stored = self._called(name)
+        found = [shard.tensors[stored] for shard in self.shards if stored in shard.tensors]
         if not found:
             raise ModelError(
-                f"{self.name} is incomplete: none of its files has the tensor {name}",
-                remedy=f"download the weights again, or use the {FILE} published with them",
+                f"{self.name} is incomplete: none of its files has the tensor {stored}",
+                remedy="download the weights again, or use the "
+                f"{self.settings} published with them",
             )
         return found
 
@@ -123,35 +128,29 @@ class Release:
 
         Llama 3 splits its embeddings by rows, Llama 1 and 2 by columns; their width tells.
         """
-        if name == EMBEDDINGS and self._having(name)[0].shapes[name][-1:] == (self.params.dim,):
+        if name == EMBEDDINGS and self._pieces(name)[0].shape[-1:] == (self.width,):
             return 0
-        return split_axis(name)
+        return split_axis(self._called(name))
+
+    def _called(self, name: str) -> str:
+        """Return what the files call a tensor, or would call it."""
+        if name in self.stored:
+            return self.stored[name]
+        return publishers_name(name) if self.has_publishers_names else name
 
 
-def open_release(folder: Path) -> Release:
-    """Open a folder with ``params.json`` and ``consolidated.*``; reads headers alone.
-
-    Raises:
-        ModelError: a file is missing or damaged.
-    """
-    params = read_params(folder)
-    shards = [open_shard(path) for path in find_shards(folder)]
-    return Release(name=folder.name, params=params, shards=shards)
-
-
-def _layer_shapes(params: Params, hidden: int) -> dict[str, Shape]:
-    queries, keys = params.heads * params.head_dim, params.kv_heads * params.head_dim
-    return {
-        "attention.wq": (queries, params.dim),
-        "attention.wk": (keys, params.dim),
-        "attention.wv": (keys, params.dim),
-        "attention.wo": (params.dim, queries),
-        "feed_forward.w1": (hidden, params.dim),
-        "feed_forward.w2": (params.dim, hidden),
-        "feed_forward.w3": (hidden, params.dim),
-        "attention_norm": (params.dim,),
-        "ffn_norm": (params.dim,),
-    }
+def join_shards(name: str, settings: str, width: int | None, shards: Sequence[Shard]) -> Release:
+    """Take opened weights files together; see ``Release`` for the arguments."""
+    names = {name for shard in shards for name in shard.tensors if not is_known_to_follow(name)}
+    is_translated = are_publishers_names(names)
+    return Release(
+        name=name,
+        settings=settings,
+        width=width,
+        shards=shards,
+        stored={mlx_name(name) if is_translated else name: name for name in names},
+        has_publishers_names=is_translated,
+    )
 
 
 def _others(shape: Shape, axis: int | None) -> tuple[int, ...]:
