@@ -39,12 +39,14 @@ def check_target(person: Person, spec: ConvertSpec, models: ModelRoots) -> None:
     name = model_name(person, spec)
     folder = target_folder(models.roots[0], user=person.name, uid=person.uid, to=spec.to)
     _check_parent(spec, folder.parent, models.roots[0])
-    there = models.find(name) or _something(folder)
+    model = models.find(name)
+    there = model or _something(folder)
     if there is not None:
+        away = f"studioq models rm {name}" if model else f"move {there} away"
         raise SpecRefusedError(
             f"to = {spec.to!r}: {name} is there already, at {there}, and nothing is written over",
             field="to",
-            remedy="choose another --to",
+            remedy=f"choose another --to, or remove it first: {away}",
         )
 
 

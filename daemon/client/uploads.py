@@ -51,7 +51,7 @@ class Uploads:
         return {place: self.upload(file) for place, file in found.items()}
 
     def adapter(self, text: str) -> str | dict[str, answers.Blob]:
-        """Return a spec's ``adapter``: ``job:N[@STEP]`` as it is, a folder's two files uploaded."""
+        """Return a spec's ``adapter`` or ``fuse``: ``job:N[@STEP]``, or uploaded files."""
         if text.startswith("job:"):
             return text
         from daemon.client import inputs

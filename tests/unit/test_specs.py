@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.errors import SpecRefusedError
-from daemon.specs import load_spec, parse_request, parse_spec
+from daemon.specs import ConvertSpec, load_spec, parse_request, parse_spec
 
 FILE = {"name": "rows.jsonl", "sha256": "0" * 64}
 TRAIN = {"model": "m", "data": {"rows": FILE}}
@@ -228,3 +228,117 @@ def test_a_path_is_no_model(path: str) -> None:
     assert error.message.startswith(f"model = {path!r} is a path; a model is named")
     assert "studioq models path" in str(error.remedy)
     assert error.field == "model"
+
+
+CONVERT = {"model": "m", "to": "new"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "remedy"),
+    [
+        (
+            {"to": "ann/new"},
+            "to = 'ann/new' has a slash; the model is always called USER/NAME, after the one who "
+            "submits the job",
+            "give the last part alone: --to new",
+        ),
+        (
+            {"to": "/models/.x"},
+            "to = '/models/.x' has a slash; the model is always called USER/NAME, after the one "
+            "who submits the job",
+            "give the last part alone: --to NAME",
+        ),
+        (
+            {"to": "new.gguf"},
+            "to = 'new.gguf' is the name of a file; a folder in MLX's layout is written",
+            "leave the ending out: --to new",
+        ),
+        ({"quantize": "7"}, "quantize = '7': allowed are 2, 3, 4, 5, 6, 8, mixed_2_6", "correct"),
+        ({"quantize": 7}, "quantize = '7': allowed are 2, 3, 4, 5, 6, 8, mixed_2_6", "correct"),
+        ({"quantize": True}, "quantize = True: allowed are 2, 3,", "correct --quantize"),
+        (
+            {"quantize": 4, "group_size": 48},
+            "group_size = 48: allowed are 16, 32, 64, 128",
+            "correct --group-size",
+        ),
+        (
+            {"group_size": 32},
+            "group_size = 32: nothing is quantised, so nothing has groups",
+            "give --quantize too, or leave --group-size out",
+        ),
+        (
+            {"quantize": "mxfp4", "group_size": 64},
+            "group_size = 64: mxfp4 has groups of 32, and no others",
+            "leave --group-size out; mxfp4 brings its own",
+        ),
+        (
+            {"quantize": "nvfp4", "group_size": 32},
+            "group_size = 32: nvfp4 has groups of 16, and no others",
+            "leave --group-size out",
+        ),
+        (
+            {"quantize": "mixed_3_6", "group_size": 16},
+            "group_size = 16: groups of 16 are nvfp4's alone; with --quantize mixed_3_6 allowed "
+            "are 32, 64 and 128",
+            "correct --group-size",
+        ),
+        ({"dtype": "float16"}, "dtype = 'float16': allowed are bf16, fp16, fp32", "correct"),
+        ({"fuse": "x"}, "fuse: 'x' does not name a job: write job:N or job:N@STEP", "correct"),
+    ],
+)
+def test_a_conversion_is_refused_with_field_value_and_what_is_allowed(
+    options: dict[str, Any], message: str, remedy: str
+) -> None:
+    error = refused_spec("convert", CONVERT | options)
+    assert error.message.startswith(message)
+    assert str(error.remedy).startswith(remedy)
+    assert error.field in options
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a..b", "a b", "-x", "naïve", "x" * 101, "a\n"])
+def test_what_cannot_be_a_models_name_cannot_be_written(name: str) -> None:
+    error = refused_spec("convert", CONVERT | {"to": name})
+    assert error.message.startswith(f"to = {name!r} cannot be a model's name; allowed are 1 to 100")
+    assert error.remedy == "choose another --to"
+
+
+def test_the_source_is_called_as_on_the_command_line() -> None:
+    assert refused_spec("convert", {"to": "new"}).remedy == "give SRC, in a spec model"
+    assert refused_spec("convert", {"model": "m"}).remedy == "give --to, in a spec to"
+
+
+def conversion(**options: Any) -> ConvertSpec:
+    spec = parse_spec("convert", CONVERT | options)
+    assert isinstance(spec, ConvertSpec)
+    return spec
+
+
+def test_bits_may_be_a_number_and_are_recorded_as_a_text() -> None:
+    spec = conversion(quantize=4, seed=1)
+    assert spec == conversion(quantize="4", seed=1)
+    assert spec.model_dump(mode="json")["quantize"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("options", "grouping"),
+    [
+        ({}, None),
+        ({"quantize": "4"}, 64),
+        ({"quantize": "mixed_2_6"}, 64),
+        ({"quantize": "4", "group_size": 128}, 128),
+        ({"quantize": "mxfp4"}, 32),
+        ({"quantize": "mxfp8", "group_size": 32}, 32),
+        ({"quantize": "nvfp4"}, 16),
+        ({"quantize": "nvfp4", "group_size": 16}, 16),
+    ],
+)
+def test_each_way_to_quantise_has_its_groups(options: dict[str, Any], grouping: int | None) -> None:
+    assert conversion(**options).grouping == grouping
+
+
+def test_an_adapter_to_merge_is_a_job_or_files() -> None:
+    assert conversion(fuse="job:3@20").job_references() == {"fuse": "job:3@20"}
+    files = {"weights": PICTURE, "config": FILE}
+    spec = conversion(fuse=files)
+    assert list(spec.input_files()) == ["fuse.weights", "fuse.config"]
+    assert load_spec("convert", spec.model_dump(mode="json")) == spec

@@ -16,13 +16,14 @@ from daemon.ledger import jobs, queries
 from daemon.ledger.downloads import request_download
 from daemon.ledger.jobs import NewJob
 from daemon.ledger.migrate import open_ledger
-from daemon.ledger.states import DownloadState
+from daemon.ledger.states import DownloadState, JobState
 from daemon.ledger.store import Ledger
-from daemon.ledger.tables import Download
+from daemon.ledger.tables import Download, Job
 from daemon.ledger.uploads import add_upload
 from daemon.ledger.users import ensure_user
 from daemon.ledger.writer import Writer
 from daemon.supervisor.housekeeping import PRUNE_EVERY, Housekeeping
+from daemon.targets import set_aside, staging_folder, staging_folders
 
 NOW = 1_000_000.0
 KEPT, USED, OLD = "a" * 64, "b" * 64, "c" * 64
@@ -159,3 +160,75 @@ def test_what_no_job_needs_is_deleted_after_its_time(home: Home) -> None:
     home.duties.tick(PRUNE_EVERY, redis_ready=True)
 
     assert [home.store.path(sha256).exists() for sha256 in (KEPT, USED, OLD)] == [True, True, False]
+
+
+def begin_model(home: Home, name: str, job: int) -> Path:
+    """Make what a conversion leaves when it ends in the middle; return its folder."""
+    folder = staging_folder(home.duties.models / "ann" / name, job)
+    folder.mkdir(parents=True)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"half")
+    return folder
+
+
+def set_state(home: Home, number: int, state: JobState) -> None:
+    with home.ledger.writing() as session:
+        session.get_one(Job, number).state = state
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_half_a_model_stays_while_its_job_may_go_on_with_it(home: Home, state: JobState) -> None:
+    number = home.submit()
+    folder = begin_model(home, "new", number)
+    set_state(home, number, state)
+
+    home.duties.tick(0.0, redis_ready=False)
+
+    assert folder.exists() is (state not in {"succeeded", "failed", "cancelled"})
+    assert staging_folders(home.duties.models) == [] or folder.exists()
+
+
+def test_half_a_model_is_removed_at_the_start_and_once_an_hour(home: Home) -> None:
+    number = home.submit()
+    unknown, live = begin_model(home, "old", 99), begin_model(home, "new", number)
+    home.duties.tick(0.0, redis_ready=False)
+    assert (unknown.exists(), live.exists()) == (False, True)
+
+    set_state(home, number, JobState.FAILED)
+    home.duties.tick(PRUNE_EVERY - 1, redis_ready=False)
+    assert live.exists()
+    home.duties.tick(PRUNE_EVERY, redis_ready=False)
+    assert list((home.duties.models / "ann").iterdir()) == []
+
+
+def test_a_removal_that_was_broken_off_is_finished(home: Home) -> None:
+    begin_model(home, "new", 99)
+    set_aside(staging_folders(home.duties.models)[0])
+    begin_model(home, "new", 99)
+
+    home.duties.tick(0.0, redis_ready=False)
+    home.duties.tick(PRUNE_EVERY, redis_ready=False)
+
+    assert list((home.duties.models / "ann").iterdir()) == []
+
+
+def test_models_and_what_lies_elsewhere_are_left_alone(home: Home, tmp_path: Path) -> None:
+    root = home.duties.models
+    kept = [
+        root / ".ann" / ".x.job-99",
+        root / ".x.job-99",
+        root / "ann" / "x.job-99",
+        root / "ann" / ".x.job-0",
+        root / "ann" / ".x.job-",
+        root / "ann" / ".part-abc",
+        root / "ann" / "deep" / ".x.job-99",
+        tmp_path / "elsewhere" / ".x.job-99",
+    ]
+    for folder in kept:
+        folder.mkdir(parents=True)
+    (root / "bob").symlink_to(tmp_path / "elsewhere")
+    (root / "ann" / ".y.job-99").symlink_to(tmp_path / "elsewhere")
+
+    home.duties.tick(0.0, redis_ready=False)
+
+    assert all(folder.is_dir() for folder in kept)
+    assert (root / "ann" / ".y.job-99").is_symlink()

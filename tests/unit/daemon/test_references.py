@@ -205,3 +205,21 @@ def test_the_checkpoints_of_pictures_are_no_adapters(
 
     assert "job 1 is of kind diffuse; only a train job has an adapter" in error.message
     assert "studioq list --all --kind train" in (error.remedy or "")
+
+
+def test_an_adapter_to_merge_is_looked_at_likewise(
+    ledger: Ledger, paths: Paths, train: Train
+) -> None:
+    train(steps=(10,))
+
+    def needed(fuse: str, model: str = "m") -> list[int]:
+        spec = parse_spec("convert", {"model": model, "to": "new", "fuse": fuse})
+        with ledger.reading() as session:
+            return references.check(session, paths, spec, 1, admin=False)
+
+    assert needed("job:1") == [1]
+    assert needed("job:1@10") == []
+    with pytest.raises(SpecRefusedError) as caught:
+        needed("job:1", model="other")
+    assert caught.value.field == "fuse"
+    assert caught.value.remedy == "convert m, or an adapter of other"

@@ -4,6 +4,7 @@ import errno
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ from workers.engine.loop import Terminate
 from workers.engine.outcomes import End
 from workers.events import Artifact, Event, Log, Metric, Progress, SafePoint, Stopped
 from workers.kinds import Context, Request
-from workers.protocol import Ask, Evict, Happened, Over, Quit
+from workers.protocol import Ask, Evict, Happened, Over, Quit, Start
 
 if TYPE_CHECKING:
     from tests.unit.engine.conftest import Engine
@@ -38,6 +39,21 @@ def until_asked(context: Context) -> Iterator[Event]:
 
 def test_every_end_is_one_of_the_ledgers() -> None:
     assert {end.value for end in End} <= {state.value for state in AttemptState}
+
+
+def test_the_places_in_a_start_are_those_of_the_job(engine: Engine) -> None:
+    seen: list[Path | None] = []
+
+    def look(context: Context) -> Iterator[Event]:
+        seen.extend((context.model, context.adapter, context.checkpoint, context.target))
+        yield SafePoint()
+
+    engine.script(look)
+    engine.started += 1
+    places = {"model": "/m", "adapter": "/a", "checkpoint": "/c", "target": "/models/ann/new"}
+    engine.inbox.put(Start(attempt=1, job=1, number=1, kind="noop", spec={}, folder="/f", **places))
+    engine.run()
+    assert seen == [Path(place) for place in places.values()]
 
 
 def test_two_attempts_take_turns(engine: Engine) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from workers import events
 from workers.events import Event
-from workers.protocol import Happened, decode, encode
+from workers.protocol import Happened, Start, decode, encode
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,10 @@ def test_a_checkpoint_that_does_not_name_its_files_kind_holds_checkpoint_files()
     assert isinstance(message, Happened)
     assert isinstance(message.event, events.Checkpoint)
     assert message.event.kind == "checkpoint"
+
+
+@pytest.mark.parametrize("target", [None, "/home/models/ann/new"])
+def test_a_start_arrives_with_the_place_of_the_model_to_be_made(target: str | None) -> None:
+    spec = {"model": "m", "to": "new"}
+    start = Start(attempt=1, job=2, number=1, kind="convert", spec=spec, folder="/f", target=target)
+    assert decode(encode(start)) == start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,14 +102,16 @@ def test_a_plain_job_gets_an_empty_folder(ledger: Ledger, paths: Paths, claim: M
     )
 
 
-def test_inputs_and_model_become_paths(ledger: Ledger, paths: Paths, claim: MakeClaim) -> None:
+def test_inputs_and_model_become_paths(
+    ledger: Ledger, paths: Paths, claim: MakeClaim, tiny_model: Path
+) -> None:
     paths.blob(SHA).parent.mkdir()
     paths.blob(SHA).write_bytes(b"rows")
-    (paths.models / "m.gguf").write_bytes(b"GGUF")
+    shutil.copytree(tiny_model, paths.models / "m")
     inputs = {"data.rows": ("rows.jsonl", SHA)}
     start = resolved(ledger, paths, claim(model="m", inputs=inputs, **TRAIN)).start
     assert start.inputs == {"data.rows": str(paths.blob(SHA))}
-    assert start.model == str(paths.models / "m.gguf")
+    assert start.model == str(paths.models / "m")
 
 
 def test_what_is_missing_is_named(ledger: Ledger, paths: Paths, claim: MakeClaim) -> None:
@@ -296,3 +300,47 @@ def test_the_files_of_a_diffusion_become_paths(
     ).start
     assert start.inputs == {place: str(paths.blob(SHA)) for place in inputs}
     assert start.model == str(paths.models / "m")
+
+
+CONVERT = {"seed": 1, "model": "m", "to": "new"}
+
+
+def test_a_conversion_is_told_where_to_write(
+    ledger: Ledger, paths: Paths, claim: MakeClaim, tiny_model: Path
+) -> None:
+    shutil.copytree(tiny_model, paths.models / "m")
+    start = resolved(ledger, paths, claim(kind="convert", model="m", spec=CONVERT)).start
+    assert start.model == str(paths.models / "m")
+    assert start.target == str(paths.models / "user501" / "new")
+    assert not (paths.models / "user501").exists()
+    assert resolved(ledger, paths, claim()).start.target is None
+
+
+def test_an_adapter_to_merge_comes_from_a_job_or_from_files(
+    ledger: Ledger, paths: Paths, claim: MakeClaim
+) -> None:
+    trained = claim(**TRAIN)
+    folder = succeed(ledger, paths, trained)
+    spec: dict[str, Any] = CONVERT | {"fuse": f"job:{trained.job_id}"}
+    start = resolved(ledger, paths, claim(kind="convert", spec=spec)).start
+    assert start.adapter == str(folder)
+
+    paths.blob(SHA).parent.mkdir()
+    paths.blob(SHA).write_bytes(b"weights")
+    spec = CONVERT | {"fuse": {"weights": {"name": "adapters.npz", "sha256": SHA}}}
+    inputs = {"fuse.weights": ("adapters.npz", SHA)}
+    start = resolved(ledger, paths, claim(kind="convert", spec=spec, inputs=inputs)).start
+    assert start.adapter is not None
+    assert (Path(start.adapter) / "adapters.safetensors").read_bytes() == b"weights"
+
+
+def test_a_source_that_came_quantised_is_refused_before_the_engine_has_it(
+    ledger: Ledger, paths: Paths, claim: MakeClaim, tiny_model: Path
+) -> None:
+    shutil.copytree(tiny_model, paths.models / "m")
+    config = json.loads((tiny_model / "config.json").read_bytes())
+    config["quantization"] = {"group_size": 64, "bits": 4}
+    (paths.models / "m" / "config.json").write_text(json.dumps(config))
+    claimed = claim(kind="convert", model="m", spec=CONVERT | {"quantize": "8"})
+    with pytest.raises(ModelError, match="m is already quantised with 4 bits"):
+        resolved(ledger, paths, claimed)
