@@ -8,7 +8,6 @@ Imports no MLX: whether the tensors fit the network is the engine's business.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any
 from daemon.architectures import check_architecture
 from daemon.errors import ModelError
 from daemon.gguf_header import read_gguf_counts
-from daemon.models import CONFIG, NPZ, PARAMS
+from daemon.models import CONFIG, PARAMS
 from daemon.npz_header import read_npz_header
+from daemon.release_files import find_npz, find_shards
 from daemon.safetensors_header import WeightsHeader, read_safetensors_header
 from daemon.torch_header import read_torch_header
 from daemon.weights_count import Quantization, WeightsCount, count_weights, quantization_of
@@ -27,10 +27,8 @@ from daemon.weights_count import Quantization, WeightsCount, count_weights, quan
 RELEASED = "llama"
 
 _INDEX = "model.safetensors.index.json"
-_SENTENCEPIECE = "tokenizer.model"
+_SENTENCEPIECE, _TEKKEN = "tokenizer.model", "tekken.json"
 _TOKENIZERS = ("tokenizer.json", _SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
-_PTH = re.compile(r"consolidated\.(\d+)\.pth")
-_PART = re.compile(r"consolidated-(\d+)-of-(\d+)\.safetensors")
 _AGAIN = "copy or download the whole model again"
 
 Json = Mapping[str, Any]
@@ -70,7 +68,7 @@ class LanguageFiles:
         facts = replace(facts, count=_counted(headers, config))
         yield facts
         check_architecture(self.name, facts.architecture)
-        self._check_tokenizer(_TOKENIZERS)
+        self._check_tokenizer()
 
     def _gguf(self) -> Iterator[LanguageFacts]:
         (header,) = self._headers([self._only_gguf()], read_gguf_counts)
@@ -89,20 +87,19 @@ class LanguageFiles:
         self._object(PARAMS)
         facts = LanguageFacts(architecture=RELEASED)
         yield facts
-        headers = self._headers(self._consolidated(), _read_released)
-        yield replace(facts, count=count_weights(headers))
-        self._check_tokenizer((_SENTENCEPIECE,))
+        headers = self._headers(find_shards(self.path, name=self.name), _read_released)
+        yield replace(facts, count=count_weights(headers, split=True))
+        self._check_tokenizer()
 
     def _npz(self) -> Iterator[LanguageFacts]:
         config = self._npz_config()
         facts = LanguageFacts(architecture=_model_type(config) or RELEASED)
         yield facts
-        found = sorted(file for file in self.path.iterdir() if NPZ.fullmatch(file.name))
-        headers = self._headers(found, read_npz_header)
+        headers = self._headers(find_npz(self.path, name=self.name), read_npz_header)
         facts = replace(facts, count=_counted(headers, config))
         yield facts
         check_architecture(self.name, facts.architecture)
-        self._check_tokenizer(("tokenizer.json", _SENTENCEPIECE))
+        self._check_tokenizer()
 
     def _npz_config(self) -> Json:
         for name in (CONFIG, PARAMS):
@@ -169,29 +166,6 @@ class LanguageFiles:
             "download the model's safetensors files, or convert it first",
         )
 
-    def _consolidated(self) -> Sequence[Path]:
-        """Return the weights files of a release, in the order of their numbers."""
-        single = self.path / "consolidated.safetensors"
-        if single.is_file():
-            return [single]
-        names = sorted(file.name for file in self.path.glob("consolidated*"))
-        parts = [match for match in map(_PART.fullmatch, names) if match]
-        numbered = [name for name in names if _PTH.fullmatch(name)]
-        if not parts and not numbered:
-            raise self._wrong(
-                "has no weights: neither consolidated.00.pth nor consolidated.safetensors is in it",
-                f"download the weights beside {PARAMS}",
-            )
-        wanted = (
-            [_part(number, parts[0][2]) for number in range(1, int(parts[0][2]) + 1)]
-            if parts
-            else [f"consolidated.{number:02}.pth" for number in range(len(numbered))]
-        )
-        for name in wanted:
-            if name not in names:
-                raise self._lacks(name)
-        return [self.path / name for name in wanted]
-
     def _only_gguf(self) -> Path:
         if self.path.is_file():
             return self.path
@@ -204,16 +178,21 @@ class LanguageFiles:
             )
         return found[0]
 
-    def _check_tokenizer(self, names: Sequence[str]) -> None:
-        if any((self.path / name).is_file() for name in names):
+    def _check_tokenizer(self) -> None:
+        if any((self.path / name).is_file() for name in _TOKENIZERS):
             return
-        other = (
-            "; the tekken.json in it is not read" if (self.path / "tekken.json").is_file() else ""
-        )
-        wanted = [name for name in names if name.startswith("tokenizer.")]
+        versions = sorted(self.path.glob(f"{_SENTENCEPIECE}.v*"))
+        if versions:
+            raise self._wrong(
+                f"has its tokenizer in {versions[0].name} alone, which is not read",
+                f"rename it to {_SENTENCEPIECE}, or copy tokenizer.json into the folder",
+            )
+        other = (self.path / _TEKKEN).is_file()
         raise self._wrong(
-            f"has no tokenizer: it has no {' and no '.join(wanted)}{other}",
-            f"copy the model's {' or '.join(wanted)} into the folder",
+            f"has its tokenizer in {_TEKKEN} alone, which is not read"
+            if other
+            else f"has no tokenizer: neither tokenizer.json nor {_SENTENCEPIECE} is in it",
+            "copy tokenizer.json and tokenizer_config.json from the model's Hugging Face folder",
         )
 
     def _lacks(self, place: str) -> ModelError:
@@ -223,13 +202,15 @@ class LanguageFiles:
         return ModelError(f"{self.name} {reason}", remedy=remedy)
 
 
+def lacks_config(folder: Path) -> bool:
+    """Return whether a folder of an unknown format has what stands beside a ``config.json``."""
+    patterns = ("model*.safetensors", "pytorch_model*.bin", *_TOKENIZERS)
+    return any(next(folder.glob(pattern), None) for pattern in patterns)
+
+
 def _read_released(file: Path, *, name: str) -> WeightsHeader:
     read: Reader = read_torch_header if file.suffix == ".pth" else read_safetensors_header
     return read(file, name=name)
-
-
-def _part(number: int, total: str) -> str:
-    return f"consolidated-{number:0{len(total)}}-of-{total}.safetensors"
 
 
 def _model_type(config: Json) -> str | None:
@@ -239,4 +220,9 @@ def _model_type(config: Json) -> str | None:
 
 def _counted(headers: Sequence[WeightsHeader], config: Json) -> WeightsCount:
     quantization: Quantization = quantization_of(config)
-    return count_weights(headers, quantization, tied=config.get("tie_word_embeddings") is True)
+    return count_weights(
+        headers,
+        quantization,
+        tied=config.get("tie_word_embeddings") is True,
+        split=config.get("model_type") is None,
+    )

@@ -16,13 +16,19 @@ from daemon.errors import ModelError
 from daemon.image_facts import ImageFacts, image_facts
 from daemon.image_files import ImageFolder, check_checkpoint
 from daemon.image_models import NETWORKS, checkpoint_file, why_no_image_model
-from daemon.language_files import LanguageFacts, LanguageFiles
-from daemon.models import IMAGE_FORMATS, LANGUAGE_FORMATS, ModelEntry
+from daemon.language_files import LanguageFacts, LanguageFiles, lacks_config
+from daemon.models import CONFIG, IMAGE_FORMATS, LANGUAGE_FORMATS, ModelEntry
 from daemon.safetensors_header import WeightsHeader, read_safetensors_header
 from daemon.weights_count import WeightsCount, count_weights
 
 # How many models' facts are remembered, a few kilobytes each.
 _REMEMBERED = 1024
+
+_AGAIN = "copy or download the whole model again"
+_KNOWN = (
+    "models are folders of Hugging Face, MLX or diffusers, releases with params.json, weights.npz "
+    "with it, GGUF files, and checkpoints of Stable Diffusion in safetensors"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +109,15 @@ def _image_headers(entry: ModelEntry) -> Iterator[WeightsHeader]:
 
 
 def _what_is_unknown(entry: ModelEntry) -> ModelError:
+    if entry.path.is_dir() and lacks_config(entry.path):
+        return ModelError(f"{entry.name} is incomplete: it has no {CONFIG}", remedy=_AGAIN)
     try:
         reason = why_no_image_model(entry.path)
     except ModelError as error:
         return _kept(error)
     except OSError as error:
         return _unreadable(entry, error)
-    return ModelError(f"{entry.name} is no image model: {reason}")
+    return ModelError(f"{entry.name} is no image model: {reason}", remedy=_KNOWN)
 
 
 def _unreadable(entry: ModelEntry, error: OSError) -> ModelError:

@@ -17,6 +17,7 @@ from stat import S_ISREG
 
 from daemon.errors import ModelError
 from daemon.image_models import INDEX, has_networks, is_checkpoint, is_pipeline
+from daemon.release_files import is_consolidated, is_npz
 
 DEMO_MODEL = "smollm2"
 
@@ -27,8 +28,6 @@ IMAGE_FORMATS = frozenset({"diffusers", "single-file"})
 LANGUAGE_FORMATS = frozenset({"gguf", "hf", "mlx", "npz", "original"})
 
 CONFIG, PARAMS = "config.json", "params.json"
-# Weights as MLX's examples of 2023 wrote them.
-NPZ = re.compile(r"weights(\.\d+)?\.npz")
 
 _FILES = (".gguf", ".safetensors")
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.npz", "*.pth", "*.bin")
@@ -179,8 +178,9 @@ def _is_model(path: Path) -> bool:
         return False
     if any(next(path.glob(pattern), None) for pattern in _WEIGHTS) or has_networks(path):
         return True
-    # A folder that says to be an image model is found, to be told what it lacks; a cache's is not.
-    return (path / INDEX).is_file() and path.parent.name != _SNAPSHOTS
+    # A folder that says to be a model is found, to be told what it lacks; a cache's is not.
+    declared = any((path / name).is_file() for name in (INDEX, CONFIG, PARAMS))
+    return declared and path.parent.name != _SNAPSHOTS
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -257,9 +257,9 @@ def _language_format(folder: Path) -> str | None:
     has_config = CONFIG in names
     if has_config and any(name.startswith("model") and name.endswith(_FILES[1]) for name in names):
         return _configured(folder)
-    if any(map(NPZ.fullmatch, names)):
+    if any(map(is_npz, names)):
         return "npz"
-    if PARAMS in names:
+    if PARAMS in names or any(map(is_consolidated, names)):
         return "original"
     if any(name.endswith(".gguf") for name in names):
         return "gguf"

@@ -91,12 +91,14 @@ def count_weights(
     quantization: Quantization | None = None,
     *,
     tied: bool = False,
+    split: bool = False,
 ) -> WeightsCount:
     """Count what the files with these headers hold together.
 
-    ``tied``: the configuration says that the output layer is the embeddings.
+    ``tied``: the configuration says that the output layer is the embeddings. ``split``: the files
+    have a piece of each matrix, and whole copies of what has one axis, as Meta's releases do.
     """
-    tensors = list(_once(headers, tied=tied))
+    tensors = list(_once(headers, tied=tied, split=split))
     parts = [
         part
         for group in _by_layer(tensors).values()
@@ -116,11 +118,8 @@ def _size(value: object, default: int) -> int:
     return value if isinstance(value, int) and value > 0 else default
 
 
-def _once(headers: Sequence[WeightsHeader], *, tied: bool) -> Iterator[TensorInfo]:
-    """Yield the tensors without repetitions.
-
-    Files of a release split by rows or columns each have a whole copy of what has one axis.
-    """
+def _once(headers: Sequence[WeightsHeader], *, tied: bool, split: bool) -> Iterator[TensorInfo]:
+    """Yield the tensors without repetitions."""
     vectors: set[str] = set()
     for header in headers:
         storages: set[tuple[int, tuple[int, ...]]] = set()
@@ -130,7 +129,7 @@ def _once(headers: Sequence[WeightsHeader], *, tied: bool) -> Iterator[TensorInf
                 continue
             if tied and tensor.name.startswith(f"{_OUTPUT}."):
                 continue
-            if len(tensor.shape) < 2:
+            if split and len(tensor.shape) < 2:
                 vectors.add(tensor.name)
             if tensor.bytes:
                 storages.add((tensor.offset, tensor.shape))

@@ -11,6 +11,7 @@ from daemon.errors import ModelError
 from daemon.model_kinds import check_model, why_unusable
 from daemon.models import ModelRoots, is_bundled, is_hub_id
 from tests.unit.image_folders import cut_short, write_checkpoint, write_image_folder
+from tests.unit.language_folders import write_folder, write_gguf
 
 
 def make(folder: Path, *files: str, config: object = None) -> Path:
@@ -104,16 +105,28 @@ def test_formats_are_guessed_by_their_files(root: Path) -> None:
     make(root / "pictures/unet", "a.safetensors")
     make(root / "pictures", "model_index.json")
     make(root / "plain", "weights.npz")
+    make(root / "examples", "weights.00.npz", "params.json", config={})
+    make(root / "both", "model.safetensors", "consolidated.safetensors", "params.json", config={})
+    make(root / "release", "consolidated.safetensors")
+    make(root / "ggml", "a.gguf", config={})
+    make(root / "adapter", "adapters.npz")
+    make(root / "empty", config={})
     (root / "mlx" / "more.json").write_bytes(b"12")
     formats = {entry.name: entry.format for entry in ModelRoots([root]).list()}
     assert formats == {
+        "adapter": "unknown",
+        "both": "hf",
+        "empty": "hf",
+        "examples": "npz",
+        "ggml": "gguf",
         "gguf": "gguf",
         "hf": "hf",
         "mlx": "mlx",
         "odd": "hf",
         "original": "original",
         "pictures": "diffusers",
-        "plain": "unknown",
+        "plain": "npz",
+        "release": "original",
     }
 
 
@@ -195,7 +208,7 @@ def refused(root: Path, kind: str, name: str) -> ModelError:
 
 
 def test_models_of_the_right_kind_pass(root: Path) -> None:
-    sd, llm = write_image_folder(root / "sd"), make(root / "llm", "a.gguf")
+    sd, llm = write_image_folder(root / "sd"), write_gguf(root / "llm.gguf")
     file = write_checkpoint(root / "file.safetensors")
     models = ModelRoots([root])
     for kind, name, path in (
@@ -210,7 +223,7 @@ def test_models_of_the_right_kind_pass(root: Path) -> None:
 @pytest.mark.parametrize("kind", ["train", "infer"])
 def test_an_image_model_answers_no_prompts(root: Path, kind: str) -> None:
     write_image_folder(root / "sd")
-    make(root / "llama", "a.gguf")
+    write_gguf(root / "llama.gguf")
     error = refused(root, kind, "sd")
     assert error.message == f"sd is an image model (diffusers), and {kind} needs a language model"
     assert error.remedy == (
@@ -220,7 +233,7 @@ def test_an_image_model_answers_no_prompts(root: Path, kind: str) -> None:
 
 
 def test_a_language_model_makes_no_pictures(root: Path) -> None:
-    make(root / "llama", "a.gguf")
+    write_gguf(root / "llama.gguf")
     error = refused(root, "diffuse", "llama")
     assert error.message == "llama is a language model (gguf), and diffuse needs an image model"
     assert "there are no image models here; studioq models path" in str(error.remedy)
@@ -238,8 +251,22 @@ def test_what_is_no_image_model_says_why(root: Path) -> None:
     assert "not a complete safetensors" in refused(root, "diffuse", "cut").message
 
 
+@pytest.mark.parametrize("kind", ["train", "infer", "convert"])
+def test_a_broken_language_model_is_refused_with_its_reason(root: Path, kind: str) -> None:
+    cut_short(write_gguf(root / "cut.gguf"))
+    write_folder(root / "mute").joinpath("tokenizer.json").unlink()
+    make(root / "nothing", "a.safetensors", "b.safetensors")
+    write_gguf(root / "llama.gguf")
+    assert "cut is incomplete: it has" in refused(root, kind, "cut").message
+    mute = refused(root, kind, "mute")
+    assert (mute.field, mute.message[:21]) == ("model", "mute has no tokenizer")
+    nothing = refused(root, kind, "nothing")
+    assert nothing.message.startswith("nothing is no language model: it has neither a config.json")
+    assert nothing.remedy == "language models here: llama, smollm2"
+
+
 def test_remedies_name_only_models_that_can_be_used(root: Path) -> None:
-    make(root / "llama", "a.gguf")
+    write_gguf(root / "llama.gguf")
     write_image_folder(root / "whole")
     cut_short(write_image_folder(root / "cut") / "vae" / "diffusion_pytorch_model.safetensors")
     write_checkpoint(root / "half.safetensors", "first_stage_model.encoder.bias")
@@ -248,7 +275,7 @@ def test_remedies_name_only_models_that_can_be_used(root: Path) -> None:
 
 def test_why_a_model_cannot_be_used_is_told(root: Path) -> None:
     write_image_folder(root / "whole")
-    make(root / "llama", "a.gguf")
+    write_gguf(root / "llama.gguf")
     (write_image_folder(root / "text") / "unet" / "config.json").write_text("{", encoding="utf-8")
     cut_short(write_checkpoint(root / "cut.safetensors"))
     write_checkpoint(root / "style.safetensors", "lora_unet_mid.lora_up.weight")
