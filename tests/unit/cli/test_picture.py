@@ -49,6 +49,8 @@ def in_terminal(
 ) -> str:
     """Return what the program prints on a terminal of 100 by 30 that gives these answers."""
     settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "NO_COLOR": "", **environment}
+    # A test runner may have said how large its own terminal is.
+    inherited = {key: text for key, text in os.environ.items() if key not in ("LINES", "COLUMNS")}
     terminal, its_end = pty.openpty()
     fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     with subprocess.Popen(
@@ -56,7 +58,7 @@ def in_terminal(
         stdin=its_end,
         stdout=its_end,
         stderr=its_end,
-        env={**os.environ, **settings},
+        env={**inherited, **settings},
         start_new_session=True,
     ) as program:
         os.close(its_end)

@@ -99,6 +99,7 @@ def test_the_machines_shared_daemon_must_answer(
 
 
 def test_neighbours_are_found_by_their_sockets(places: Places, daemon_socket: Path) -> None:
+    places = replace(places, temporary=daemon_socket.parent / "tmp")  # short, as sockets need it
     live = places.temporary / f"studioq-{os.getuid()}-0123abcd"
     dead = places.temporary / f"studioq-{os.getuid()}-4567abcd"
     planted = places.temporary / f"studioq-{os.getuid() + 1}-0123abcd"
