@@ -4,6 +4,7 @@ import errno
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,10 @@ def test_the_places_in_a_start_are_those_of_the_job(engine: Engine) -> None:
 
     engine.script(look)
     engine.started += 1
-    places = {"model": "/m", "adapter": "/a", "checkpoint": "/c", "target": "/models/ann/new"}
-    engine.inbox.put(Start(attempt=1, job=1, number=1, kind="noop", spec={}, folder="/f", **places))
+    start = Start(attempt=1, job=1, number=1, kind="noop", spec={}, folder="/f")
+    engine.inbox.put(replace(start, model="/m", adapter="/a", checkpoint="/c", target="/t"))
     engine.run()
-    assert seen == [Path(place) for place in places.values()]
+    assert seen == [Path("/m"), Path("/a"), Path("/c"), Path("/t")]
 
 
 def test_two_attempts_take_turns(engine: Engine) -> None:
