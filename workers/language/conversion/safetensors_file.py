@@ -115,6 +115,8 @@ class SafetensorsFile:
 
 def bytes_of(array: mx.array) -> memoryview:
     """Return the bytes of an array in row order, copied only if they are not so in memory."""
+    if not array.size:
+        return memoryview(b"")
     # Python's buffers know no bfloat16; its bits pass as integers.
     plain = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
     buffer: Any = mx.contiguous(plain)

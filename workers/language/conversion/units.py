@@ -83,7 +83,8 @@ class Unit:
     @property
     def unchanged(self) -> bool:
         """Whether it comes out as it goes in."""
-        return self == Unit(path=self.path, leaves=self.leaves)
+        changes = (self.unpack, self.fuse, self.cast, self.pack)
+        return all(change is None for change in changes)
 
     def change(self, arrays: Arrays) -> Arrays:
         """Return the layer's arrays, or rows of them, as they are to be written; lazily."""
