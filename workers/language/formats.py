@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from daemon.errors import ModelError
+from daemon.release_files import find_npz, find_shards, is_consolidated
 from workers.language import zip_records
 from workers.language.headers import (
     TensorInfo,
@@ -25,7 +26,6 @@ from workers.language.headers import (
 )
 from workers.language.npz_archive import open_npz
 from workers.language.originals.archive import open_archive
-from workers.language.originals.files import find_npz, find_shards, has_consolidated
 from workers.language.originals.names import split_axis
 
 # Bytes of each tensor that enter the fingerprint, taken from its middle.
@@ -81,7 +81,7 @@ def _folder_files(folder: Path) -> ModelFiles:
         return ModelFiles(path=folder, format=Format.FOLDER, weights=_shards(folder))
     if npz := find_npz(folder):
         return ModelFiles(path=folder, format=Format.NPZ, weights=npz)
-    if (folder / _PARAMS).is_file() or has_consolidated(folder):
+    if (folder / _PARAMS).is_file() or any(is_consolidated(file.name) for file in folder.iterdir()):
         return ModelFiles(path=folder, format=Format.ORIGINAL, weights=find_shards(folder))
     if has_config and not any(folder.glob("*.gguf")):
         return ModelFiles(path=folder, format=Format.FOLDER, weights=_shards(folder))

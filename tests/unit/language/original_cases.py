@@ -86,7 +86,7 @@ CASES = {
 }
 
 
-def release_weights(case: Case) -> dict[str, np.ndarray]:
+def release_weights(case: Case, vocabulary: int = VOCABULARY) -> dict[str, np.ndarray]:
     """Make the weights of a case, float32, under Meta's names, from a seed.
 
     q and k are large, so that attention is far from even and positions matter.
@@ -101,8 +101,8 @@ def release_weights(case: Case) -> dict[str, np.ndarray]:
     def norm() -> np.ndarray:
         return np.asarray(1 + 0.1 * rng.standard_normal(dim), np.float32)
 
-    weights = {"tok_embeddings.weight": matrix(VOCABULARY, dim, 5.0), "norm.weight": norm()}
-    weights["output.weight"] = matrix(VOCABULARY, dim)
+    weights = {"tok_embeddings.weight": matrix(vocabulary, dim, 5.0), "norm.weight": norm()}
+    weights["output.weight"] = matrix(vocabulary, dim)
     for number in range(case.params["n_layers"]):
         layer = {
             "attention.wq": matrix(heads * size, dim, 2.0),
@@ -119,9 +119,9 @@ def release_weights(case: Case) -> dict[str, np.ndarray]:
     return weights
 
 
-def known_weights(case: Case) -> dict[str, np.ndarray]:
+def known_weights(case: Case, vocabulary: int = VOCABULARY) -> dict[str, np.ndarray]:
     """Return the same weights under Hugging Face's names, rows of q and k in halves."""
-    weights = release_weights(case)
+    weights = release_weights(case, vocabulary)
     return {known_name(name): _halves(case, name, array) for name, array in weights.items()}
 
 

@@ -14,11 +14,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from daemon import torch_pickle
 from daemon.errors import ModelError
 from tests.unit.language import torch_files
 from tests.unit.language.original_cases import PLACE
 from tests.unit.language.torch_files import write_archive, write_checkpoint
-from workers.language.originals import pickles
 from workers.language.originals.archive import open_archive
 from workers.language.originals.shards import open_shard
 
@@ -123,7 +123,7 @@ def test_a_pickle_cannot_change_how_the_next_one_is_read(tmp_path: Path) -> None
     rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
     state = b"N}" + torch_files.text("__defaults__") + b")s\x86b."
     assert "data.pkl" in refusal(one_tensor(tmp_path / "evil.pth", b"\x80\x02" + rebuild + state))
-    assert pickles._Tensors._rebuild.__defaults__ is None
+    assert torch_pickle._Tensors._rebuild.__defaults__ is None
     path = one_tensor(tmp_path / "a.pth", tensor_of(12, (12,), (1,)))
     assert open_archive(path).read("a").tolist() == VALUES.tolist()
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from daemon.errors import ModelError
 from daemon.safetensors_header import DAMAGED, TensorInfo
-from workers.language.originals.pickles import Storage, TensorPlace, read_tensor_places
+from daemon.torch_pickle import Storage, TensorPlace, read_tensor_places
 from workers.language.zip_records import read_array, record_start
 
 # Numpy has no bfloat16; its bits are given as uint16.

@@ -51,6 +51,7 @@ def open_release(files: ModelFiles) -> Network:
     config = _config(file, settings, release)
     tensors = _tensors(release, _heads(settings, config, release))
     network = _network(release, config, tensors)
+    _check_quantization(release, settings.get("quantization"), config.get("quantization"))
     return network, config, {name: tensors[name] for name in _parameters(network)}
 
 
@@ -163,6 +164,19 @@ def _quantization(layers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return a configuration's ``quantization``; layers that differ from the first are named."""
     first = next(iter(layers.values()))
     return {**first, **{path: found for path, found in layers.items() if found != first}}
+
+
+def _check_quantization(release: Release, declared: Any, found: dict[str, Any] | None) -> None:
+    """Refuse a file that says otherwise of the quantisation than the shapes of the weights."""
+    if not isinstance(declared, dict) or found is None:
+        return
+    for key in ("bits", "group_size"):
+        if declared.get(key, found[key]) != found[key]:
+            raise ModelError(
+                f"{release.name} contradicts its {release.settings}: the weights are quantised "
+                f"with {key} {found[key]}, and not {declared[key]}",
+                remedy=f"use the {release.settings} that was written with the weights",
+            )
 
 
 def _parameters(network: nn.Module) -> dict[str, mx.array]:
