@@ -15,6 +15,7 @@ from daemon.specs import ConvertSpec
 from workers import convert
 from workers.events import Event
 from workers.kinds import Context, Control
+from workers.language.conversion.shards import SHARD_BYTES
 from workers.models import ModelCache
 
 Run = Callable[..., Iterator[Event]]
@@ -44,7 +45,7 @@ class Studio:
         *,
         adapter: Path | None = None,
         checkpoint: Path | None = None,
-        shard_bytes: int = convert.SHARD_BYTES,
+        shard_bytes: int = SHARD_BYTES,
         job: int = 7,
         **options: Any,
     ) -> Iterator[Event]:
