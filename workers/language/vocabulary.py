@@ -33,13 +33,15 @@ class TokenType(IntEnum):
 class Vocabulary:
     """Token texts, kinds and merge scores, each in the order of the token ids.
 
-    ``roles``: the ids of the tokens with a role (bos, eos, eot, unknown, padding).
+    ``roles``: the ids of the tokens with a role (bos, eos, eot, unknown, padding). ``stripping``:
+    the special tokens that swallow the space behind them.
     """
 
     tokens: tuple[str, ...]
     types: tuple[int, ...]
     scores: tuple[float, ...]
     roles: Mapping[str, int]
+    stripping: frozenset[str] = frozenset()
 
     @property
     def ids(self) -> dict[str, int]:
@@ -62,7 +64,7 @@ class Vocabulary:
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
-    """Read the vocabulary from ``mx.load``'s metadata of a GGUF file.
+    """Read the vocabulary from the metadata of a GGUF file, arrays included.
 
     Raises:
         ModelError: there is none, or its parts differ in length.
@@ -115,7 +117,17 @@ def add_special_tokens(
         special = kind != TokenType.USER_DEFINED
         add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
         texts = vocabulary.of_type(kind)
-        add([AddedToken(text, special=special, normalized=kind in normalized) for text in texts])
+        add(
+            [
+                AddedToken(
+                    text,
+                    special=special,
+                    normalized=kind in normalized,
+                    rstrip=text in vocabulary.stripping,
+                )
+                for text in texts
+            ]
+        )
 
 
 def add_frame(tokenizer: Tokenizer, start: str | None, end: str | None) -> None:

@@ -82,7 +82,6 @@ def _common(file: GGUFFile, architecture: Architecture) -> Config:
         "max_position_embeddings": file.number("context_length", 4096),
         "vocab_size": rows,
         "tie_word_embeddings": names.OUTPUT not in file.tensors,
-        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
     }
 

@@ -59,6 +59,7 @@ def open_gguf(path: Path) -> ModelSource:
     config = configuration(file, architecture)
     tokenizer = gguf_tokenizer(file.metadata)
     _check_vocabulary(file, config)
+    config["eos_token_id"] = sorted(tokenizer.eos_token_ids)
     factors = _frequency_factors(file, architecture, config)
     network = build_network(config)
     used = {name for name, model in _USED.items() if model == architecture.model_type}
