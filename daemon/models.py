@@ -33,6 +33,7 @@ _FILES = (".gguf", ".safetensors")
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.npz", "*.pth", "*.bin")
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(?:/[A-Za-z0-9][\w.+-]*){0,2}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and a cache's folder has more than the name
 _CACHED = "models--"
 _SNAPSHOTS = "snapshots"
 
@@ -105,7 +106,7 @@ class ModelRoots:
 
     def locate(self, name: str) -> Place | None:
         """Return where the model lies, None if no root has it."""
-        if _NAME.fullmatch(name) is None or ".." in name:
+        if not _is_name(name):
             return None
         for root in self.roots:
             for path in _candidates(root, name):
@@ -119,7 +120,7 @@ class ModelRoots:
         Raises:
             ModelError: names the link, its target and the way out.
         """
-        if _NAME.fullmatch(name) is None or ".." in name or self.find(name) is not None:
+        if not _is_name(name) or self.find(name) is not None:
             return
         for root in self.roots:
             for path in _candidates(root, name):
@@ -143,6 +144,12 @@ class ModelRoots:
                 if name not in found and path is not None:
                     found[name] = entry_at(name, path)
         return [found[name] for name in sorted(found)]
+
+
+def _is_name(name: str) -> bool:
+    """Return whether a name can be a model's; what is longer than a file's name can be is none."""
+    fits = _NAME.fullmatch(name) is not None and len(name.encode()) <= _LONGEST_NAME
+    return fits and ".." not in name
 
 
 def _candidates(root: Path, name: str) -> Iterator[Path]:

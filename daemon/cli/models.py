@@ -13,6 +13,7 @@ from daemon.cli.narration import narrate
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.units import count, size
 from daemon.cli.values import MODEL
+from daemon.errors import ExitCode
 from daemon.locate import Paths, Trust, find_daemon
 
 _COLUMNS = (
@@ -76,21 +77,26 @@ def show_model(name: str, as_json: bool) -> None:
 @click.argument("name", type=MODEL)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def remove_model(name: str, yes: bool, as_json: bool) -> None:
+def remove_model(name: str, yes: bool, as_json: bool) -> int:
     """Remove a model: your own (YOU/NAME), or as an admin any of a root that can be written.
 
     A model that a job needs stays. On a terminal you are asked first.
     """
     client = open_client()
-    if not yes and sys.stdin.isatty():
-        found = client.model(name)
-        told = f"{name}, {size(found['bytes'])} in {found['path']}"
-        click.confirm(f"Remove {told}?", abort=True, err=True)
+    if not yes and sys.stdin.isatty() and not _is_meant(client.model(name)):
+        narrate(f"{name} is kept")
+        return ExitCode.INTERRUPTED
     answer = client.remove_model(name)
     if as_json:
         print_json(answer)
     else:
         narrate(f"removed {name}: {', '.join(answer['removed'])}")
+    return ExitCode.OK
+
+
+def _is_meant(model: Any) -> bool:
+    told = f"{model['name']}, {size(model['bytes'])} in {model['path']}"
+    return click.confirm(f"Remove {told}?", err=True)
 
 
 def _page(model: Any, limit: int | None) -> list[str]:

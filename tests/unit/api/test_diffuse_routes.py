@@ -22,6 +22,7 @@ from daemon.ledger.attempts import Claim, Ending, File
 from daemon.ledger.states import AttemptState
 from daemon.models import ModelRoots
 from tests.unit.image_folders import cut_short, write_checkpoint, write_image_folder
+from tests.unit.language_folders import write_gguf
 
 Submit = Callable[..., int]
 NOW = 1_800_000_000.0
@@ -129,7 +130,7 @@ def test_a_lora_that_was_not_uploaded_is_refused(client: Client) -> None:
 def test_models_of_the_wrong_kind_are_refused_with_those_of_the_right(
     stage: Any, client: Client
 ) -> None:
-    (stage.paths.models / "llama.gguf").touch()
+    write_gguf(stage.paths.models / "llama.gguf")
 
     with pytest.raises(SpecRefusedError) as pictures:
         client.submit("diffuse", {"prompt": "x", "model": "llama"})
@@ -179,7 +180,10 @@ def test_a_model_tells_what_it_is(
 ) -> None:
     words = ["models", "show", "shapes", "--socket", str(stage.paths.socket)]
     assert main(words) == 0
-    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    told, _, files = capsys.readouterr().out.partition("\n\n")
+    assert "unet/config.json" in files
+    lines = dict(line.split(None, 1) for line in told.splitlines())
+    assert lines["architecture"] == "SD 1.x"
     assert lines["family"] == "SD 1.x"
     assert lines["native"].split() == ["size", "64x64"]
     assert lines["prediction"].split() == ["type", "epsilon"]

@@ -11,6 +11,7 @@ import pytest
 from daemon.ledger import attempts
 from daemon.ledger.attempts import Ending, File
 from daemon.ledger.states import AttemptState
+from tests.unit.language_folders import write_gguf
 
 Submit = Callable[..., int]
 
@@ -239,7 +240,7 @@ def test_a_bad_row_is_refused_with_its_file_and_line(stage: Any, peer: Any) -> N
     content = b'{"text": "good"}\n{"text": 3}\n{"text": "good"}\n'
     digest = digest_of(content)
     peer.ask("PUT", f"/blobs/{digest}", content)
-    (stage.paths.models / "m.safetensors").touch()
+    write_gguf(stage.paths.models / "m.gguf")
     spec = {"model": "m", "data": {"rows": {"name": "mine.jsonl", "sha256": digest}}}
 
     answer = peer.ask("POST", "/jobs", {"kind": "train", "spec": spec})

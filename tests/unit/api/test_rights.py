@@ -10,6 +10,7 @@ import pytest
 from daemon.ledger import attempts
 from daemon.ledger.attempts import Ending
 from daemon.ledger.states import AttemptState
+from tests.unit.language_folders import write_gguf
 
 Submit = Callable[..., int]
 NOBODY = 65_534
@@ -129,7 +130,7 @@ def test_an_upload_of_another_user_cannot_be_seen_or_cited(
     content = b'{"prompt": "x"}\n'
     digest = sha256(content).hexdigest()
     assert stranger.ask("PUT", f"/blobs/{digest}", content).status == 201
-    (stage.paths.models / "m.safetensors").touch()
+    write_gguf(stage.paths.models / "m.gguf")
     cited = {"model": "m", "prompts": {"name": "p.jsonl", "sha256": digest}}
 
     assert other.ask("HEAD", f"/blobs/{digest}").status == 404

@@ -32,6 +32,22 @@ def test_a_duration_has_at_most_two_units(seconds: float | None, written: str) -
 
 
 @pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (None, ""),
+        (812, "812"),
+        (1234, "1.23k"),
+        (134_515_008, "135M"),
+        (999_600_000, "1B"),
+        (7_241_732_096, "7.24B"),
+        (1.5e12, "1500B"),
+    ],
+)
+def test_a_large_number_has_three_digits(number: float | None, written: str) -> None:
+    assert units.count(number) == written
+
+
+@pytest.mark.parametrize(
     ("count", "written"),
     [(None, ""), (0, "0 B"), (999, "999 B"), (3_210_000, "3.21 MB"), (14e9, "14 GB")],
 )
