@@ -113,6 +113,7 @@ class _Job:
         self._previews = Previews(context.folder, spec, model)
         self._begun = clock()
         self._resumed = self._denoised = 0
+        self._denoising = 0.0
         self._is_denoised = False
 
     @property
@@ -160,10 +161,11 @@ class _Job:
     def _batch(self, denoiser: Denoiser, batch: range) -> Generator[Event, None, bool]:
         """Denoise a batch and hand it to the writer; False: the job was asked to end."""
         seeds = [image_seed(self._spec.seed, index) for index in batch]
-        last = self._start(len(batch))
+        last, begun = self._start(len(batch)), self._clock()
         with closing(denoiser.run(seeds, self._clean())) as steps:
             for step in steps:
                 self._denoised += len(batch)
+                begun = self._lap(begun)
                 self._is_denoised = step.index + 1 == self._plan.steps
                 yield from self._after_step(step)
                 if self._asked() and not self._is_denoised:
@@ -176,6 +178,12 @@ class _Job:
                 return False
         self._is_denoised = False
         return not self._asked()
+
+    def _lap(self, begun: float) -> float:
+        """Count the time since ``begun`` as denoising; return the clock's reading."""
+        now = self._clock()
+        self._denoising += now - begun
+        return now
 
     def _asked(self) -> bool:
         return self._context.control.request is not None
@@ -220,6 +228,7 @@ class _Job:
         done = self._denoised - self._resumed * self._plan.steps
         return {
             "step_images_per_second": done / seconds if seconds else 0.0,
+            "denoise_step_images_per_second": done / self._denoising if self._denoising else 0.0,
             "peak_memory_bytes": float(mx.get_peak_memory()),
             "load_seconds": self._load_seconds,
         }

@@ -21,6 +21,7 @@ from workers.failures import memory_errors
 from workers.files import LineFile, write_text
 from workers.kinds import Context, Request
 from workers.language.adapters import load_adapter, read_adapter_config
+from workers.language.decode_bytes import decode_facts
 from workers.language.generate import PREFILL_CPU, PREFILL_GPU, Answer, Finish, Options, generate
 from workers.language.load import LanguageModel
 from workers.language.prompts import PromptFormat, context_length
@@ -101,7 +102,7 @@ def run(context: Context) -> Iterator[Event]:
     with context.models.borrow(path) as base, memory_errors("generating text"):
         yield SafePoint()
         model = base if context.adapter is None else load_adapter(context.adapter, base)
-        yield Facts(facts=provenance(model, context.adapter))
+        yield Facts(facts={**provenance(model, context.adapter), **decode_facts(model)})
         run = _Run(
             context=context,
             spec=spec,

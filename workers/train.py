@@ -30,6 +30,7 @@ from workers.language.load import LanguageModel
 from workers.language.optimizers import build_optimizer
 from workers.language.samples import prompt_tokens, sample
 from workers.language.trainer import Trainer, random_state, seed_key
+from workers.provenance import provenance
 
 PLOT = "loss.png"
 
@@ -84,7 +85,7 @@ class _Training:
         total, trained = lora.count_parameters(self._model)
         yield Log(text=f"Total parameters {total / 1e6:.3f}M")
         yield Log(text=f"Trainable parameters {trained / 1e6:.3f}M")
-        yield Facts(facts={"trained_parameters": trained, "model_sha256": self._loaded.fingerprint})
+        yield Facts(facts={**provenance(self._loaded), "trained_parameters": trained})
         yield Log(text="Loading datasets")
         yield from self._load_data()
         if self._asked(Request.STOP):

@@ -47,6 +47,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "daemon": "control:daemon",
         "doctor": "doctor:doctor",
         "demo": "demo:demo",
+        "bench": "bench:bench",
         "completion": "completion:completion",
     },
 }
