@@ -26,7 +26,7 @@ from workers.language.headers import (
 )
 from workers.language.npz_archive import open_npz
 from workers.language.originals.archive import open_archive
-from workers.language.originals.names import split_axis
+from workers.language.originals.names import follows_from_settings, split_axis
 
 # Bytes of each tensor that enter the fingerprint, taken from its middle.
 _SAMPLE = 256
@@ -227,8 +227,8 @@ def estimate_bytes(files: ModelFiles, *, float32: bool) -> int:
     """
     headers = read_headers(files)
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
-    if files.format is Format.ORIGINAL:
-        tensors = list(_once(tensors))
+    if files.format in (Format.ORIGINAL, Format.NPZ):
+        tensors = list(_loaded_once(tensors))
     if files.format is Format.GGUF:
         return sum(4 * each.elements if float32 else loaded_bytes(each) for each in tensors)
     if not float32:
@@ -236,11 +236,12 @@ def estimate_bytes(files: ModelFiles, *, float32: bool) -> int:
     return _expanded(tensors, _bits(files.path))
 
 
-def _once(tensors: Iterable[TensorInfo]) -> Iterator[TensorInfo]:
-    """Yield all tensors of a release's files, but those once of which each file has all."""
+def _loaded_once(tensors: Iterable[TensorInfo]) -> Iterator[TensorInfo]:
+    """Yield what is loaded of a release's files; once what each of them has all of."""
     seen: set[str] = set()
     for tensor in tensors:
-        if split_axis(tensor.name) is not None or tensor.name not in seen:
+        repeated = split_axis(tensor.name) is None and tensor.name in seen
+        if not repeated and not follows_from_settings(tensor.name):
             yield tensor
         seen.add(tensor.name)
 

@@ -46,7 +46,7 @@ _TOP_NAME = re.compile(r"(\w+)\.(weight|scales|biases)")
 _FREQUENCIES, _INVERSE = "rope.freqs", "rotary_emb.inv_freq"
 
 
-def is_known_to_follow(name: str) -> bool:
+def follows_from_settings(name: str) -> bool:
     """Say whether a tensor holds what the settings say already, and is left out."""
     return name == _FREQUENCIES or name.endswith(_INVERSE)
 

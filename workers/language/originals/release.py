@@ -17,7 +17,7 @@ from workers.language.originals.names import (
     EMBEDDINGS,
     OUTPUT,
     are_publishers_names,
-    is_known_to_follow,
+    follows_from_settings,
     mlx_name,
     publishers_name,
     split_axis,
@@ -141,7 +141,7 @@ class Release:
 
 def join_shards(name: str, settings: str, width: int | None, shards: Sequence[Shard]) -> Release:
     """Take opened weights files together; see ``Release`` for the arguments."""
-    names = {name for shard in shards for name in shard.tensors if not is_known_to_follow(name)}
+    names = {name for shard in shards for name in shard.tensors if not follows_from_settings(name)}
     is_translated = are_publishers_names(names)
     return Release(
         name=name,
