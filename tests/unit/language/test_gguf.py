@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.rope_utils import Llama3RoPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from daemon.errors import ModelError
-from workers.language.gguf import split_halves
+from workers.language.gguf import open_gguf, split_halves
 from workers.language.gguf.names import LLAMA, PHI2, mlx_name
+from workers.language.gguf.positions import llama3_scaling
+from workers.language.headers import read_gguf_header
 from workers.language.load import LanguageModel, load_language_model
 
 Write = Callable[..., Path]
@@ -108,6 +112,43 @@ def test_a_tensor_without_a_place_is_refused(write_gguf: Write, tmp_path: Path) 
         load_language_model(path)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        (
+            {"blk.1.attn_q.weight": mx.ones((64, 32))},
+            ["blk.1.attn_q.weight", "(64, 32)", "(64, 64)"],
+        ),
+        (
+            {"blk.0.ffn_down.weight": None},
+            ["incomplete", "model.layers.0.mlp.down_proj.weight", "blk.….ffn_down"],
+        ),
+        ({"token_embd.weight": None}, ["incomplete", "token_embd.weight"]),
+        ({"token_embd.weight": mx.ones((200, 64))}, ["258 tokens", "for 200"]),
+        ({"blk.2.attn_norm.weight": mx.ones((64,))}, ["3 blocks", "declares 2"]),
+        ({"blk.0.attn_q.bias": mx.ones((64,))}, ["blk.0.attn_q.bias", "does not know"]),
+    ],
+)
+def test_tensors_that_contradict_the_file_are_refused(
+    write_gguf: Write, tmp_path: Path, tensors: dict[str, object], words: list[str]
+) -> None:
+    path = write_gguf(tmp_path / "odd.gguf", metadata=NO_MERGES, tensors=tensors)
+    with pytest.raises(ModelError) as refused:
+        load_language_model(path)
+    assert all(word in refused.value.message for word in words), refused.value.message
+    assert refused.value.remedy
+
+
+def test_embeddings_may_have_more_rows_than_there_are_tokens(
+    write_gguf: Write, tmp_path: Path
+) -> None:
+    rows = {"token_embd.weight": mx.ones((300, 64))}
+    loaded = load_language_model(
+        write_gguf(tmp_path / "padded.gguf", metadata=NO_MERGES, tensors=rows)
+    )
+    assert loaded.config["vocab_size"] == 300
+
+
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -167,6 +208,28 @@ def test_a_cache_continues_scaled_positions(write_gguf: Write, tmp_path: Path) -
     assert mx.allclose(last, network(tokens)[:, -1], rtol=1e-4, atol=1e-5)
 
 
+def test_factors_that_no_publisher_gives_cannot_be_written(
+    write_gguf: Write, tmp_path: Path
+) -> None:
+    tensors = {"rope_freqs.weight": mx.array(frequency_factors(16, 10000.0))}
+    source = open_gguf(write_gguf(tmp_path / "l3.gguf", metadata=NO_MERGES, tensors=tensors))
+    assert source.unwritable is not None
+    assert "rope_freqs.weight" in source.unwritable
+    assert "rope_scaling" not in source.config
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+@pytest.mark.parametrize("dims", [64, 128])
+def test_published_factors_are_recognised(factor: float, dims: int) -> None:
+    published = dict(LLAMA3_SCALING, factor=factor, original_max_position_embeddings=8192)
+    waves = Llama3RoPE(dims, base=500000.0, scaling_config=published)
+    bases = 500000.0 ** (np.arange(0, dims, 2) / dims)
+    factors = (np.array(waves._freqs) / bases).astype(np.float32)
+    assert llama3_scaling(factors, dims, 500000.0) == published
+    assert llama3_scaling(factors * 1.001, dims, 500000.0) is None
+    assert llama3_scaling(factors, dims, 10000.0) is None
+
+
 @pytest.mark.parametrize("metadata", [{}, {"llama.rope.scaling.type": "linear"}])
 def test_frequency_factors_that_do_not_fit_are_refused(
     write_gguf: Write, tmp_path: Path, metadata: dict[str, object]
@@ -222,6 +285,48 @@ def test_an_unknown_version_is_refused(write_gguf: Write, tmp_path: Path) -> Non
     path.write_bytes(data)
     with pytest.raises(ModelError, match="version 9"):
         load_language_model(path)
+
+
+def test_rows_that_are_no_whole_blocks_are_refused(write_gguf: Write, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", metadata=NO_MERGES)
+    name = b"blk.0.attn_norm.weight"
+    data = bytearray(path.read_bytes())
+    place = data.index(name) + len(name) + 4 + 8  # after its one dimension: the type
+    data[place : place + 4] = struct.pack("<I", 14)
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"blk\.0\.attn_norm\.weight .* whole blocks of Q6_K"):
+        load_language_model(path)
+
+
+def test_a_type_that_is_unknown_is_refused_with_those_that_are_known(
+    write_gguf: Write, tmp_path: Path
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", metadata=NO_MERGES)
+    name = b"blk.0.attn_norm.weight"
+    data = bytearray(path.read_bytes())
+    place = data.index(name) + len(name) + 4 + 8
+    data[place : place + 4] = struct.pack("<I", 77)
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="the ggml type number 77") as refused:
+        load_language_model(path)
+    assert "Q6_K" in str(refused.value.remedy)
+
+
+def test_two_tensors_of_one_name_are_refused(write_gguf: Write, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", metadata=NO_MERGES)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"blk.1.ffn_norm.weight", b"blk.0.ffn_norm.weight", 1))
+    with pytest.raises(ModelError, match="two tensors of one name"):
+        load_language_model(path)
+
+
+def test_arrays_of_the_metadata_are_read_where_asked_for(write_gguf: Write, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", metadata=NO_MERGES)
+    assert "tokenizer.ggml.tokens" not in read_gguf_header(path).metadata
+    header = read_gguf_header(path, arrays=True)
+    assert len(header.metadata["tokenizer.ggml.tokens"]) == 258
+    assert header.metadata["tokenizer.ggml.token_type"][:3].tolist() == [3, 3, 1]
+    assert header.tensors == read_gguf_header(path).tensors
 
 
 def test_names_are_matched_exactly() -> None:
