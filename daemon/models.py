@@ -8,12 +8,12 @@ MLX: what the files hold is read by ``daemon.model_facts``.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 
 from daemon.errors import ModelError
 from daemon.image_models import INDEX, has_networks, is_checkpoint, is_pipeline
@@ -198,8 +198,32 @@ def _is_inside(path: Path, root: Path) -> bool:
 def _leaving(path: Path, root: Path) -> list[Path]:
     """Return those of the path and the files in it that really lie elsewhere."""
     real = root.resolve()
-    inside = [path, *path.iterdir(), *path.glob("*/*")] if path.is_dir() else [path]
-    return [item for item in inside if not item.resolve().is_relative_to(real)]
+    return [item for item in (path, *_links(path)) if not _lies_in(item, real)]
+
+
+def _lies_in(item: Path, root: Path) -> bool:
+    try:
+        return item.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads in a circle
+        return False
+
+
+def _links(folder: Path, levels: int = 2) -> Iterator[Path]:
+    """Yield the links in a folder and those below; what is no link lies where it seems to."""
+    for entry in _scan(folder):
+        if entry.is_symlink():
+            yield Path(entry.path)
+        if levels > 1:
+            yield from _links(Path(entry.path), levels - 1)
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what a folder holds; nothing of what is none or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _names(root: Path) -> Iterator[str]:
@@ -225,24 +249,36 @@ def _children(folder: Path) -> list[Path]:
 
 def entry_at(name: str, path: Path) -> ModelEntry:
     """Return the model ``name`` whose folder or file is ``path``."""
-    return ModelEntry(name=name, path=path, format=model_format(path), files=tuple(_files(path)))
+    found = _files(path) if path.is_dir() else _single_file(path)
+    files = tuple(sorted(found, key=lambda file: file.place))
+    return ModelEntry(name=name, path=path, format=model_format(path), files=files)
 
 
-def _files(path: Path) -> Iterator[ModelFile]:
-    """Yield a folder's files, or a single file and the settings beside it, by their places."""
-    folder = path if path.is_dir() else path.parent
-    found = path.rglob("*") if path.is_dir() else (path, path.with_suffix(".json"))
-    for file in sorted(found):
+def _files(folder: Path, prefix: str = "") -> Iterator[ModelFile]:
+    """Yield a folder's files, and those of the folders below, by their places."""
+    for entry in _scan(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
+            continue
+        with suppress(OSError):  # a file that has just gone, or a link to nothing
+            if entry.is_file():
+                yield _model_file(f"{prefix}{entry.name}", entry.stat())
+
+
+def _single_file(path: Path) -> Iterator[ModelFile]:
+    """Yield a model's only file, and the settings beside it."""
+    for file in (path, path.with_suffix(".json")):
         with suppress(FileNotFoundError):
-            status = file.stat()
-            if not S_ISREG(status.st_mode):
-                continue
-            yield ModelFile(
-                place=file.relative_to(folder).as_posix(),
-                bytes=status.st_size,
-                modified=status.st_mtime_ns,
-                changed=status.st_ctime_ns,
-            )
+            yield _model_file(file.name, file.stat())
+
+
+def _model_file(place: str, status: os.stat_result) -> ModelFile:
+    return ModelFile(
+        place=place,
+        bytes=status.st_size,
+        modified=status.st_mtime_ns,
+        changed=status.st_ctime_ns,
+    )
 
 
 def model_format(path: Path) -> str:

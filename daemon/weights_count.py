@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from daemon.safetensors_header import TensorInfo, WeightsHeader
@@ -171,6 +172,7 @@ def _unpacked(words: TensorInfo, scales: TensorInfo | None, quantization: Quanti
     return _Part(parameters=round(words.elements * _WORD / bits), bits=bits, is_matrix=True)
 
 
+@cache
 def nominal_bits(dtype: str) -> float:
     """Return the bits in a type's name: 16 of BF16, 4 of Q4_K, 8 of F8_E4M3; 8 of BOOL."""
     digits = re.search(r"\d+", dtype)

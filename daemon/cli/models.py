@@ -205,4 +205,4 @@ def _needs(model: Any, limit: int | None) -> str:
     """Return how much memory a model takes that does not fit well."""
     if model["fits"] not in {"no", "tight"}:
         return ""
-    return f"needs {size(model['memory_bytes'])} of {size(limit)} memory"
+    return f"needs {size(model['memory_bytes'])}; the limit is {size(limit)}"
