@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load_model
 
+from daemon.model_facts import facts_of
+from daemon.models import entry_at
 from tests.conftest import write_tiny_tokenizer
 from tests.unit.language.original_cases import CASES, TOKENS, expected_logits, release_weights
 from tests.unit.language.release_files import (
@@ -62,6 +64,23 @@ FORMATS: dict[str, tuple[Format, Write]] = {
         partial(write_npz, known_names=True, settings="params.json"),
     ),
 }
+
+
+DAEMONS_NAMES = {Format.FOLDER: "hf", Format.ORIGINAL: "original", Format.NPZ: "npz"}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_daemon_sees_the_same_in_a_folder(tmp_path: Path, kind: str) -> None:
+    expected_format, write = FORMATS[kind]
+    folder = write(tmp_path / "model", "mistral")
+    write_tiny_tokenizer(folder)
+    entry = entry_at("m", folder)
+    assert entry.format == DAEMONS_NAMES[expected_format]
+    facts = facts_of(entry)
+    assert facts.problem is None
+    assert facts.count is not None
+    weights = release_weights(CASES["mistral"]).values()
+    assert facts.count.parameters == sum(array.size for array in weights)
 
 
 @pytest.mark.parametrize("name", CASES)
