@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from daemon.errors import ModelError
+from workers.language.tokenizer import LLAMA3, cut_by
 from workers.language.vocabulary import add_frame
 
 FILE = "tokenizer.model"
@@ -38,11 +39,6 @@ _NAMED = {
 }
 _START, _END = _NAMED[0], _NAMED[1]
 _ENDS = (_END, _NAMED[8], _NAMED[9])
-# ``pat_str`` of that file.
-_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 def is_tiktoken(folder: Path) -> bool:
@@ -100,12 +96,7 @@ def _byte_level(tokens: list[bytes]) -> Tokenizer:
     ids = {text: number for number, text in enumerate(texts)}
     # tiktoken takes a word that is a token whole, even where no merges lead to it.
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=_merges(ids), ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = cut_by(LLAMA3)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(
         [AddedToken(name, special=True, normalized=False) for name in _special_names()]

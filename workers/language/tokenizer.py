@@ -54,7 +54,8 @@ def _gpt2() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
-def _by(pattern: str) -> pre_tokenizers.PreTokenizer:
+def cut_by(pattern: str) -> pre_tokenizers.PreTokenizer:
+    """Return what cuts a text by a pattern of tiktoken's kind, and its pieces into bytes."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
@@ -64,12 +65,12 @@ def _by(pattern: str) -> pre_tokenizers.PreTokenizer:
 
 
 # ``pat_str`` of llama/tokenizer.py in github.com/meta-llama/llama3.
-_LLAMA3 = (
+LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # The pattern of Qwen2Tokenizer in transformers: Llama 3's, but for digits one by one.
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 # ``config.pattern`` of Mistral's tekken.json, in mistral-common.
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _TEKKEN = (
@@ -81,9 +82,9 @@ _CUTS = {
     "smollm": _Cut(cut=_smollm),
     "gpt-2": _Cut(cut=_gpt2),
     "phi-2": _Cut(cut=_gpt2),
-    "llama-bpe": _Cut(cut=partial(_by, _LLAMA3), whole=True, starts=True),
-    "qwen2": _Cut(cut=partial(_by, _QWEN2), normalizer=normalizers.NFC()),
-    "tekken": _Cut(cut=partial(_by, _TEKKEN), whole=True, starts=True),
+    "llama-bpe": _Cut(cut=partial(cut_by, LLAMA3), whole=True, starts=True),
+    "qwen2": _Cut(cut=partial(cut_by, _QWEN2), normalizer=normalizers.NFC()),
+    "tekken": _Cut(cut=partial(cut_by, _TEKKEN), whole=True, starts=True),
 }
 _FOLDER = "use the model's Hugging Face or MLX folder"
 # Special tokens that end an answer whether or not the file names them (llama.cpp, llama-vocab.cpp:
