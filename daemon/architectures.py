@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from daemon.errors import ModelError
+
+# general.architecture of the GGUF files that the engine reads (workers/language/gguf).
+GGUF_ARCHITECTURES = (
+    "llama",
+    "mistral3",
+    "qwen2",
+    "qwen3",
+    "phi2",
+    "phi3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+)
 
 _OTHER_NAMES = "MODEL_REMAPPING"
 
@@ -34,6 +49,25 @@ def check_architecture(model: str, architecture: str | None) -> None:
         raise ModelError(
             f"{model} is a network of the type {architecture}, which mlx-lm does not have",
             remedy="use a language model of another type; a newer mlx-lm may know this one",
+        )
+
+
+def check_gguf_architecture(model: str, architecture: str, metadata: Mapping[str, Any]) -> None:
+    """Refuse a GGUF file of a network that the engine does not read.
+
+    Raises:
+        ModelError: names the architecture, and those that are read.
+    """
+    if architecture not in GGUF_ARCHITECTURES:
+        raise ModelError(
+            f"{model} is of the architecture {architecture!r}, which is not supported as GGUF",
+            remedy=f"GGUF files of the architectures {', '.join(GGUF_ARCHITECTURES)} can be read; "
+            "other models as Hugging Face or MLX folders",
+        )
+    if experts := metadata.get(f"{architecture}.expert_count"):
+        raise ModelError(
+            f"{model} is a mixture of {experts} experts, which is not supported as GGUF",
+            remedy="use the model's Hugging Face or MLX folder",
         )
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.architectures import check_architecture
+from daemon.architectures import check_architecture, check_gguf_architecture
 from daemon.errors import ModelError
-from daemon.gguf_header import read_gguf_counts
+from daemon.gguf_header import read_gguf_header
 from daemon.models import CONFIG, PARAMS
 from daemon.npz_header import read_npz_header
 from daemon.release_files import find_npz, find_shards
@@ -71,16 +71,26 @@ class LanguageFiles:
         self._check_tokenizer()
 
     def _gguf(self) -> Iterator[LanguageFacts]:
-        (header,) = self._headers([self._only_gguf()], read_gguf_counts)
+        (header,) = self._headers([self._only_gguf()], read_gguf_header)
         architecture = header.metadata.get("general.architecture")
         named = architecture if isinstance(architecture, str) else None
         yield LanguageFacts(architecture=named, count=count_weights([header]))
         if named is None:
             raise self._wrong("names no general.architecture", _AGAIN)
-        if "tokenizer.ggml.tokens" not in header.metadata:
+        self._check_parts(header)
+        check_gguf_architecture(self.name, named, header.metadata)
+        if "tokenizer.ggml.model" not in header.metadata:
             raise self._wrong(
                 f"({named}) holds no tokenizer, as the GGUF file of a language model does",
                 "use the file of the language model itself",
+            )
+
+    def _check_parts(self, header: WeightsHeader) -> None:
+        parts = header.metadata.get("split.count", 1)
+        if parts != 1:
+            raise self._wrong(
+                f"is one of the {parts} files of its model",
+                "merge them with llama.cpp's llama-gguf-split --merge",
             )
 
     def _release(self) -> Iterator[LanguageFacts]:

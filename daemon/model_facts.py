@@ -75,10 +75,9 @@ def _of_language_model(entry: ModelEntry) -> ModelFacts:
 def _of_image_model(entry: ModelEntry) -> ModelFacts:
     image = image_facts(entry.path)
     problem = _image_problem(entry)
-    headers: list[WeightsHeader] = []
+    count: WeightsCount | None = None
     with suppress(ModelError, OSError):
-        headers += _image_headers(entry)
-    count = count_weights(headers) if headers else None
+        count = count_weights(list(_image_headers(entry)))
     return ModelFacts(architecture=image.family, count=count, image=image, problem=problem)
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from daemon.safetensors_header import TensorInfo, WeightsHeader
+from daemon.errors import ModelError
+from daemon.gguf_header import QUANTISED, loaded_bytes
+from daemon.safetensors_header import DAMAGED, TensorInfo, WeightsHeader
 
 # What a packed weight is called, and what stands beside it: MLX, GPTQ and AWQ, compressed-tensors.
 _COMPANIONS = {
@@ -30,10 +32,6 @@ _COUNTERS = frozenset({"I32", "I64", "U64", "BOOL"})
 
 # Rotary frequencies, which some files carry along: they follow from the configuration.
 _FREQUENCIES = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|rope\.freqs|rope_freqs\.weight)")
-
-# Bits a parameter takes in memory where MLX keeps a GGUF type as it is: with float16 scales and
-# biases of groups of 32. Other quantised types become 16 bits.
-_KEPT = {"Q4_0": 5.0, "Q4_1": 5.0, "Q8_0": 9.0}
 _WORD = 32
 
 
@@ -98,6 +96,9 @@ def count_weights(
 
     ``tied``: the configuration says that the output layer is the embeddings. ``split``: the files
     have a piece of each matrix, and whole copies of what has one axis, as Meta's releases do.
+
+    Raises:
+        ModelError: a header contradicts itself.
     """
     tensors = list(_once(headers, tied=tied, split=split))
     parts = [
@@ -125,6 +126,7 @@ def _once(headers: Sequence[WeightsHeader], *, tied: bool, split: bool) -> Itera
     for header in headers:
         storages: set[tuple[int, tuple[int, ...]]] = set()
         for tensor in header.tensors:
+            _check_size(tensor)
             repeated = tensor.name in vectors or (tensor.offset, tensor.shape) in storages
             if repeated or _FREQUENCIES.fullmatch(tensor.name):
                 continue
@@ -135,6 +137,16 @@ def _once(headers: Sequence[WeightsHeader], *, tied: bool, split: bool) -> Itera
             if tensor.bytes:
                 storages.add((tensor.offset, tensor.shape))
             yield tensor
+
+
+def _check_size(tensor: TensorInfo) -> None:
+    """Refuse a shape of more elements than its bytes have bits."""
+    if not 0 <= tensor.elements <= 8 * tensor.bytes:
+        raise ModelError(
+            f"the weights {tensor.name[:80]!r} are declared with {len(tensor.shape)} axes and "
+            f"{tensor.bytes} bytes, which do not go together",
+            remedy=DAMAGED,
+        )
 
 
 def _by_layer(tensors: Iterable[TensorInfo]) -> dict[str, list[tuple[str, TensorInfo]]]:
@@ -175,7 +187,7 @@ def _unpacked(words: TensorInfo, scales: TensorInfo | None, quantization: Quanti
 @cache
 def nominal_bits(dtype: str) -> float:
     """Return the bits in a type's name: 16 of BF16, 4 of Q4_K, 8 of F8_E4M3; 8 of BOOL."""
-    digits = re.search(r"\d+", dtype)
+    digits = re.search(r"\d{1,3}", dtype)
     return float(digits[0]) if digits else 8.0
 
 
@@ -190,7 +202,4 @@ def _bits(parts: Sequence[_Part]) -> Counter[float]:
 
 def _stored_bytes(tensor: TensorInfo) -> int:
     """Return the bytes in memory; of GGUF's types those after the reading."""
-    if tensor.dtype in _KEPT:
-        return round(tensor.elements * _KEPT[tensor.dtype] / 8)
-    quantised = "Q" in tensor.dtype or tensor.dtype == "MXFP4"
-    return 2 * tensor.elements if quantised else tensor.bytes
+    return loaded_bytes(tensor) if tensor.dtype in QUANTISED else tensor.bytes

@@ -12,7 +12,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from daemon.architectures import known_architectures
+from daemon.architectures import (
+    GGUF_ARCHITECTURES,
+    check_gguf_architecture,
+    known_architectures,
+)
 from daemon.errors import ModelError
 from daemon.model_facts import ModelFacts, facts_of
 from daemon.models import entry_at
@@ -92,6 +96,16 @@ def changed(folder: Path, name: str, content: str) -> Path:
 
 def cut(folder: Path, name: str) -> Path:
     cut_short(folder / name)
+    return folder
+
+
+def changed_shape(folder: Path) -> Path:
+    """Declare a matrix of more numbers than any machine has."""
+    entry = {"dtype": "F16", "shape": [10**2000] * 3, "data_offsets": [0, 4]}
+    header = json.dumps({"w": entry}).encode()
+    (folder / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(4)
+    )
     return folder
 
 
@@ -175,9 +189,29 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda at: write_gguf(at / "a.gguf", metadata={}).parent,
         "ada/mine names no general.architecture",
     ),
-    "gguf without tokens": (
+    "gguf of pictures": (
         lambda at: write_gguf(at / "a.gguf", metadata={"general.architecture": "clip"}).parent,
-        "ada/mine (clip) holds no tokenizer",
+        "ada/mine is of the architecture 'clip', which is not supported as GGUF",
+    ),
+    "gguf without tokens": (
+        lambda at: write_gguf(at / "a.gguf", metadata={"general.architecture": "llama"}).parent,
+        "ada/mine (llama) holds no tokenizer",
+    ),
+    "gguf of experts": (
+        lambda at: write_gguf(at / "a.gguf", metadata=TOKENS | {"llama.expert_count": 8}).parent,
+        "ada/mine is a mixture of 8 experts",
+    ),
+    "gguf in parts": (
+        lambda at: write_gguf(at / "a.gguf", metadata=TOKENS | {"split.count": 2}).parent,
+        "ada/mine is one of the 2 files of its model",
+    ),
+    "odd alignment": (
+        lambda at: write_gguf(at / "a.gguf", metadata={"general.alignment": "x"}).parent,
+        "ada/mine: a.gguf is not a complete GGUF file: invalid literal",
+    ),
+    "endless shape": (
+        lambda at: changed_shape(write_folder(at)),
+        "the weights 'w' are declared with 3 axes and 4 bytes",
     ),
 }
 
@@ -247,6 +281,27 @@ def test_mlx_lms_networks_are_known_without_importing_it() -> None:
     known = known_architectures()
     assert {"llama", "mistral", "qwen3", "gemma3_text"} <= known
     assert "bert" not in known
+
+
+def test_the_engine_refuses_the_same_gguf_files_with_the_same_words(tmp_path: Path) -> None:
+    """The daemon may not import the engine, so each has a list of what can be read."""
+    from workers.language.gguf.architectures import architecture_of
+    from workers.language.gguf.file import open_file
+
+    refusals = []
+    for name in (*GGUF_ARCHITECTURES, "clip"):
+        file = write_gguf(tmp_path / "mine", metadata=TOKENS | {"general.architecture": name})
+        for check in (architecture_of, check_gguf_file):
+            try:
+                check(open_file(file))
+            except ModelError as error:
+                refusals.append((name, error.message, error.remedy))
+    assert len(refusals) == 2
+    assert refusals[0] == refusals[1]
+
+
+def check_gguf_file(file: Any) -> None:
+    check_gguf_architecture(file.name, file.architecture, file.metadata)
 
 
 def test_a_conversion_of_mlx_is_read_at_its_bits(tmp_path: Path) -> None:
