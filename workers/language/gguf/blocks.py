@@ -75,8 +75,7 @@ def read_words(path: Path, info: TensorInfo) -> mx.array:
     bits = {"4": 4, "5": 5, "8": 8}[info.dtype[1]]
 
     def words(rows: np.ndarray) -> np.ndarray:
-        packed: np.ndarray = np.ascontiguousarray(unpack(_blocks(info, rows)))
-        return packed.reshape(len(rows), -1).view("<u4")
+        return unpack(_blocks(info, rows)).reshape(len(rows), -1).view("<u4")
 
     return _collected(path, info, np.dtype("<u4"), info.shape[-1] * bits // 32, words)
 
@@ -98,8 +97,7 @@ def _halves(path: Path, info: TensorInfo, place: int) -> mx.array:
     """Read the float16 number at ``place`` in every block."""
 
     def found(rows: np.ndarray) -> np.ndarray:
-        pairs = np.ascontiguousarray(_blocks(info, rows)[..., place : place + 2])
-        return pairs.view("<f2")[..., 0]
+        return _blocks(info, rows)[..., place : place + 2].view("<f2")[..., 0]
 
     return _collected(path, info, np.dtype("<f2"), info.shape[-1] // 32, found)
 
