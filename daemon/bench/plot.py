@@ -60,6 +60,7 @@ def _prepare(axes: Axes, title: str, result: Result | None) -> None:
     axes.tick_params(colors=_INK, length=0, labelsize=9)
     if result is None or not result.figures:
         why = "not measured" if result is None or not result.failures else "failed"
+        axes.spines["bottom"].set_visible(False)
         axes.text(0.5, 0.5, why, ha="center", va="center", color=_GREY, transform=axes.transAxes)
         axes.set_xticks([])
         axes.set_yticks([])

@@ -129,7 +129,7 @@ def _decoding(record: Record, result: Result, width: int | None) -> Iterator[str
         Column(title="model", least=8),
         *(
             Column(title=title, right=True)
-            for title in ("tokens/s", "±", "GB a token", "GB/s", "ceiling", "of it")
+            for title in ("tokens/s", "±", "GB a token", "GB/s", "ceiling tokens/s", "of it")
         ),
         *([Column(title="llama.cpp tokens/s", right=True)] if llama else []),
     ]
@@ -139,12 +139,19 @@ def _decoding(record: Record, result: Result, width: int | None) -> Iterator[str
     others = [number(each.figure(LLAMA)) for _, _, each in pairs]
     shown = [[*row, other] if llama else row for row, other in zip(rows, others, strict=True)]
     yield from render(columns, shown, width=width)
+    yield _CEILING
     yield f"* {tutorial.SAYS}"
     for name, machine, each in pairs:
         ceiling = ceiling_of(machine, each)
         whose = name if name == THIS else f"the tutorial's {machine.device}"
         if ceiling is not None and (said := ceiling.complaint(whose)):
             yield f"! {said}"
+
+
+_CEILING = (
+    "ceiling: GB/s by the GB of weights that a token reads, as they lie in memory; keys and values "
+    "of earlier tokens are not counted"
+)
 
 
 def _decoding_row(name: str, machine: Machine, result: Result) -> list[str]:

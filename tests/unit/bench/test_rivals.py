@@ -1,7 +1,7 @@
 """What other programs say about the same model: llama-bench's JSON, and the PyTorch child's lines.
 
-The sample is the documented output of ``llama-bench -o json`` (llama.cpp, tools/llama-bench,
-README.md, "JSON", build 8cf427ff), left as it stands there.
+``llama_bench.json`` is the output of ``llama-bench -o json`` that llama.cpp documents
+(tools/llama-bench/README.md, "JSON", build 8cf427ff), as it stands there.
 """
 
 from __future__ import annotations
@@ -17,60 +17,7 @@ import pytest
 from daemon.bench import llama, rival
 from daemon.bench.plan import diffusion_request
 
-SAMPLE = """
-[
-  {
-    "build_commit": "8cf427ff",
-    "build_number": 5163,
-    "cpu_info": "AMD Ryzen 7 7800X3D 8-Core Processor",
-    "gpu_info": "NVIDIA GeForce RTX 4080",
-    "backends": "CUDA",
-    "model_filename": "models/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
-    "model_type": "qwen2 7B Q4_K - Medium",
-    "model_size": 4677120000,
-    "model_n_params": 7615616512,
-    "n_batch": 2048,
-    "n_ubatch": 512,
-    "n_threads": 8,
-    "n_gpu_layers": 99,
-    "n_prompt": 512,
-    "n_gen": 0,
-    "n_depth": 0,
-    "test_time": "2025-04-24T11:58:50Z",
-    "avg_ns": 72135640,
-    "stddev_ns": 1453752,
-    "avg_ts": 7100.002165,
-    "stddev_ts": 140.341520,
-    "samples_ns": [ 74601900, 71632900, 71745200, 71952700, 70745500 ],
-    "samples_ts": [ 6863.1, 7147.55, 7136.37, 7115.79, 7237.21 ]
-  },
-  {
-    "build_commit": "8cf427ff",
-    "build_number": 5163,
-    "cpu_info": "AMD Ryzen 7 7800X3D 8-Core Processor",
-    "gpu_info": "NVIDIA GeForce RTX 4080",
-    "backends": "CUDA",
-    "model_filename": "models/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
-    "model_type": "qwen2 7B Q4_K - Medium",
-    "model_size": 4677120000,
-    "model_n_params": 7615616512,
-    "n_batch": 2048,
-    "n_ubatch": 512,
-    "n_threads": 8,
-    "n_gpu_layers": 99,
-    "n_prompt": 0,
-    "n_gen": 128,
-    "n_depth": 0,
-    "test_time": "2025-04-24T11:58:51Z",
-    "avg_ns": 1076767880,
-    "stddev_ns": 9449585,
-    "avg_ts": 118.881588,
-    "stddev_ts": 1.041811,
-    "samples_ns": [ 1075361300, 1065089400, 1071761200, 1081934900, 1089692600 ],
-    "samples_ts": [ 119.03, 120.178, 119.43, 118.307, 117.464 ]
-  }
-]
-"""
+SAMPLE = Path(__file__).with_name("llama_bench.json").read_text(encoding="utf-8")
 
 
 def test_the_documented_json_of_llama_bench_is_read() -> None:
