@@ -14,8 +14,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.rope_utils import Llama3RoPE
 from tokenizers.pre_tokenizers import ByteLevel
 
+from daemon.architectures import GGUF_ARCHITECTURES
 from daemon.errors import ModelError
 from workers.language.gguf import open_gguf, split_halves
+from workers.language.gguf.architectures import ARCHITECTURES
 from workers.language.gguf.names import LLAMA, PHI2, mlx_name
 from workers.language.gguf.positions import llama3_scaling
 from workers.language.headers import read_gguf_header
@@ -327,6 +329,10 @@ def test_arrays_of_the_metadata_are_read_where_asked_for(write_gguf: Write, tmp_
     assert len(header.metadata["tokenizer.ggml.tokens"]) == 258
     assert header.metadata["tokenizer.ggml.token_type"][:3].tolist() == [3, 3, 1]
     assert header.tensors == read_gguf_header(path).tensors
+
+
+def test_the_daemon_takes_the_architectures_that_the_engine_reads() -> None:
+    assert tuple(ARCHITECTURES) == GGUF_ARCHITECTURES
 
 
 def test_names_are_matched_exactly() -> None:

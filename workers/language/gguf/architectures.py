@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.architectures import check_gguf_architecture
 from daemon.errors import ModelError
 from workers.language.gguf import names
 from workers.language.gguf.file import FOLDER, GGUFFile
@@ -43,20 +44,8 @@ def architecture_of(file: GGUFFile) -> Architecture:
     Raises:
         ModelError: its architecture is not known, or is a mixture of experts.
     """
-    known = _ARCHITECTURES.get(file.architecture)
-    if known is None:
-        raise ModelError(
-            f"{file.name} is of the architecture {file.architecture!r}, "
-            "which is not supported as GGUF",
-            remedy=f"GGUF files of the architectures {', '.join(_ARCHITECTURES)} can be read; "
-            "other models as Hugging Face or MLX folders",
-        )
-    if experts := file.setting("expert_count"):
-        raise ModelError(
-            f"{file.name} is a mixture of {experts} experts, which is not supported as GGUF",
-            remedy=FOLDER,
-        )
-    return known
+    check_gguf_architecture(file.name, file.architecture, file.metadata)
+    return ARCHITECTURES[file.architecture]
 
 
 def configuration(file: GGUFFile, architecture: Architecture) -> Config:
@@ -241,7 +230,7 @@ _LLAMA = Architecture(
     model_type="llama", layer_names=names.LLAMA, configure=_llama, interleaves=True
 )
 # general.architecture: how it is read. Mistral's models are "llama", later ones "mistral3".
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "llama": _LLAMA,
     "mistral3": _LLAMA,
     "qwen2": Architecture(model_type="qwen2", layer_names=names.LLAMA, configure=_qwen2),
