@@ -8,7 +8,6 @@ must be said is refused before the first.
 ``blocks`` reads numbers, and ``source`` holds all of it together.
 """
 
-from workers.language.gguf.network import build_llama
 from workers.language.gguf.source import open_gguf, split_halves
 
-__all__ = ["build_llama", "open_gguf", "split_halves"]
+__all__ = ["open_gguf", "split_halves"]

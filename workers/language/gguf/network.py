@@ -11,10 +11,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.utils import infer_quant_config
 
 from daemon.errors import ModelError
 from daemon.safetensors_header import DAMAGED
@@ -96,17 +94,3 @@ def quantise(network: nn.Module, placed: Mapping[str, TensorInfo]) -> dict[str, 
     nn.quantize(network, class_predicate=lambda name, _: layers.get(name, False))
     usual, _ = Counter(bits.values()).most_common(1)[0]
     return {"quantization": _QUANTISED | {"bits": usual} | layers}
-
-
-def build_llama(config: dict[str, Any], weights: dict[str, mx.array]) -> nn.Module:
-    """Build mlx-lm's llama around ``weights``, each layer quantised as its own tensors are."""
-    model = build_network(config)
-
-    def quantised(name: str, module: nn.Module) -> bool | dict[str, Any]:
-        if f"{name}.scales" not in weights or not hasattr(module, "to_quantized"):
-            return False
-        return dict(infer_quant_config(name, module, weights))
-
-    nn.quantize(model, class_predicate=quantised)
-    model.load_weights(list(weights.items()), strict=True)
-    return model
