@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from daemon.bench.record import Figure
+from daemon.errors import JobError
 
 
 def training_rates(metrics: Sequence[Any]) -> dict[str, float]:
@@ -20,7 +21,7 @@ def training_rates(metrics: Sequence[Any]) -> dict[str, float]:
     of its own iterations; a mean of rates is not the rate, so the seconds are added up.
 
     Raises:
-        ValueError: there are not two reports.
+        JobError: there are not two reports.
     """
     reports: dict[int, dict[str, float]] = {}
     for metric in metrics:
@@ -32,7 +33,7 @@ def training_rates(metrics: Sequence[Any]) -> dict[str, float]:
         iterations, seconds = iterations + step - before, seconds + took
         tokens += took * reports[step]["tokens_per_sec"]
     if not seconds:
-        raise ValueError(f"{len(steps)} reports of a training; at least two are needed")
+        raise JobError(f"a training left {len(steps)} reports; a rate needs at least two")
     return {"it_per_sec": iterations / seconds, "tokens_per_sec": tokens / seconds}
 
 
@@ -48,7 +49,7 @@ def training_figures(jobs: Sequence[Any], metrics: Sequence[Sequence[Any]]) -> t
 
 def inference_figures(jobs: Sequence[Any]) -> tuple[Figure, ...]:
     """Return the figures of inferences; the first token of each answer counts to its prompt."""
-    rates = [job["metrics"]["generation_tps"] for job in jobs]
+    rates = [_metric(job, "generation_tps") for job in jobs]
     return (_figure("infer.tokens_per_sec", "tok/s", rates, jobs), _peak("infer", jobs))
 
 
@@ -58,8 +59,8 @@ def diffusion_figures(jobs: Sequence[Any], batch: int, steps: int) -> tuple[Figu
     ``seconds_per_picture`` is all but the model's load: the text, the steps, decoding and writing.
     ``step_pictures_per_sec`` is the steps alone, which is what the tutorial's table says.
     """
-    whole = [steps / job["metrics"]["step_images_per_second"] for job in jobs]
-    alone = [job["metrics"]["denoise_step_images_per_second"] for job in jobs]
+    whole = [steps / _metric(job, "step_images_per_second") for job in jobs]
+    alone = [_metric(job, "denoise_step_images_per_second") for job in jobs]
     return (
         _figure(f"diffuse.seconds_per_picture@{batch}", "s", whole, jobs, lower=True),
         _figure(f"diffuse.step_pictures_per_sec@{batch}", "step-pictures/s", alone, jobs),
@@ -85,8 +86,23 @@ def interruptions(jobs: Sequence[Any]) -> list[str]:
 
 
 def _peak(table: str, jobs: Sequence[Any], at: str = "") -> Figure:
-    peaks = [job["metrics"]["peak_memory_bytes"] for job in jobs]
+    peaks = [_metric(job, "peak_memory_bytes") for job in jobs]
     return _figure(f"{table}.peak_memory{at}", "B", peaks, jobs, lower=True)
+
+
+def _metric(job: Any, name: str) -> float:
+    """Return a job's number.
+
+    Raises:
+        JobError: it has none above 0; models that mflux runs measure nothing.
+    """
+    value = job["metrics"].get(name)
+    if not value:
+        raise JobError(
+            f"job {job['id']} ({job['name']}) recorded no {name}",
+            remedy=f"studioq logs {job['id']} shows what it did; name another model",
+        )
+    return float(value)
 
 
 def _figure(

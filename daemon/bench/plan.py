@@ -16,7 +16,6 @@ from typing import Any
 
 from daemon import demo_rows
 
-TABLES = ("train", "infer", "diffuse")
 TRAIN_ROWS = 256
 
 _SEED = 7

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from daemon.bench import measures
+from daemon.errors import JobError
 
 
 def report(step: int, it: float, tokens: float) -> list[dict[str, Any]]:
@@ -17,6 +18,7 @@ def job(number: int, attempts: int = 1, **metrics: float) -> dict[str, Any]:
     attempt = {"device": "AMD EPYC", "facts": facts}
     return {
         "id": number,
+        "name": "bench",
         "attempts": [attempt] * attempts,
         "metrics": {"peak_memory_bytes": 1e9, **metrics},
     }
@@ -30,7 +32,7 @@ def test_a_trainings_rate_is_iterations_by_seconds_without_the_first_report() ->
 
 
 def test_one_report_is_none_without_the_first() -> None:
-    with pytest.raises(ValueError, match="1 reports"):
+    with pytest.raises(JobError, match="left 1 reports"):
         measures.training_rates(report(5, 1.0, 1.0))
 
 
@@ -58,6 +60,13 @@ def test_diffusions_give_seconds_of_all_and_the_rate_of_the_steps() -> None:
     assert (whole.key, whole.values) == ("diffuse.seconds_per_picture@4", (2.5,))
     assert (alone.key, alone.values) == ("diffuse.step_pictures_per_sec@4", (25.0,))
     assert peak.key == "diffuse.peak_memory@4"
+
+
+@pytest.mark.parametrize("metrics", [{}, {"generation_tps": 0.0}])
+def test_a_job_without_a_rate_is_an_error_and_no_number(metrics: dict[str, float]) -> None:
+    with pytest.raises(JobError, match=r"job 3 \(bench\) recorded no generation_tps") as caught:
+        measures.inference_figures([job(3, 1, **metrics)])
+    assert caught.value.remedy
 
 
 def test_facts_are_the_last_attempts_and_interruptions_are_told() -> None:
