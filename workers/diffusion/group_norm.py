@@ -80,11 +80,22 @@ def by_products(x: mx.array, groups: int, weight: mx.array, bias: mx.array, eps:
     width = channels // groups
     mean = _group_means(x, groups)
     centre = mx.repeat(mean, width, axis=-1)[:, None]
-    squares = mx.square(x.astype(mx.float32) - centre)
-    variance = _group_means(squares.astype(mx.bfloat16 if x.itemsize == 2 else x.dtype), groups)
+    variance = _group_means(mx.square(_differences(x, centre)), groups)
+    variance = variance * 4 if x.itemsize == 2 else variance
     scale = mx.rsqrt(variance + eps)[..., None] * weight.reshape(groups, width)
     shift = bias.reshape(groups, width) - mean[..., None] * scale
     return (x * scale.reshape(batch, 1, -1) + shift.reshape(batch, 1, -1)).astype(x.dtype)
+
+
+def _differences(x: mx.array, centre: mx.array) -> mx.array:
+    """Return ``x - centre`` in a type whose squares have float32's range; of 16 bits, half of it.
+
+    Halves, because float16 may not hold the difference of two of its numbers. On an H100 a
+    difference in float16, then bfloat16, was faster than one in float32.
+    """
+    if x.itemsize != 2:
+        return x - centre
+    return (x * 0.5 - (centre * 0.5).astype(x.dtype)).astype(mx.bfloat16)
 
 
 def _group_means(x: mx.array, groups: int) -> mx.array:
