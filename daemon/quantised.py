@@ -1,8 +1,8 @@
 """What may be made of a model that is quantised already.
 
 The rule this module protects: weights are rounded twice only if that was asked for in so many
-words. Asked when a job is submitted, where the source's ``config.json`` tells; the engine asks
-again, also of formats whose weights alone tell. Imports neither the ledger nor MLX.
+words. Asked when a job is submitted, where the source's ``config.json`` or GGUF header tells; the
+engine asks again, also of formats whose weights alone tell. Imports neither the ledger nor MLX.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import ModelError
+from daemon.gguf_header import QUANTISED, read_gguf_header
 from daemon.models import model_format
 from daemon.specs import ConvertSpec
 
@@ -26,10 +27,22 @@ def check_source(spec: ConvertSpec, path: Path) -> None:
     Raises:
         ModelError: ``field`` names the option of the spec.
     """
-    config = _config(path)
-    if "quantization" in config:
+    found, config = model_format(path), _config(path)
+    if found == "gguf":
+        _check_gguf(spec, path)
+    elif "quantization" in config:
         check_not_again(spec, describe(config["quantization"]))
-    elif spec.dequantize and model_format(path) in _TELLING and "quantization_config" not in config:
+    elif spec.dequantize and found in _TELLING and "quantization_config" not in config:
+        raise not_quantised(spec)
+
+
+def _check_gguf(spec: ConvertSpec, path: Path) -> None:
+    """Refuse by the types of a GGUF file's tensors."""
+    file = path if path.is_file() else next(path.glob("*.gguf"))
+    types = sorted({tensor.dtype for tensor in read_gguf_header(file).tensors} & QUANTISED)
+    if types:
+        check_not_again(spec, f"as {', '.join(types)}")
+    elif spec.dequantize:
         raise not_quantised(spec)
 
 

@@ -24,6 +24,7 @@ from daemon.ledger.users import ensure_user
 from daemon.submission import Draft
 from daemon.targets import user_folder
 from tests.unit.image_folders import write_image_folder
+from tests.unit.language_folders import write_gguf
 
 NOW = 1_800_000_000.0
 ADAPTER = ("adapters.safetensors", "adapter_config.json")
@@ -221,6 +222,21 @@ def test_quantising_what_is_quantised_needs_to_be_asked_for(
     desk.convert(quantize="8", dequantize=True)
     desk.convert("plain", dequantize=True)
     desk.convert("copy", dtype="fp16")
+
+
+def test_the_types_of_a_gguf_file_say_whether_it_is_quantised(desk: Bench) -> None:
+    shutil.rmtree(desk.models / "m")
+    names = ("token_embd.weight", "output.weight")
+    tensors = {
+        name: (dtype, (256, 256)) for name, dtype in zip(names, ("Q8_0", "Q4_1"), strict=True)
+    }
+    write_gguf(desk.models / "m.gguf", tensors)
+    error = desk.refused(quantize="4")
+    assert error.message.startswith("quantize = '4': m is already quantised as Q4_1, Q8_0, and")
+    desk.convert(quantize="4", dequantize=True)
+    write_gguf(desk.models / "m.gguf", dict.fromkeys(names, ("F16", (8, 32))))
+    desk.convert("eight", quantize="8")
+    assert desk.refused("plain", dequantize=True).message.endswith("m is not quantised")
 
 
 def test_what_is_not_quantised_is_not_dequantised(desk: Bench) -> None:

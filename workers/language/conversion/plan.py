@@ -21,6 +21,7 @@ from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.utils import dequantize_model, get_total_parameters, quantize_model
 
 from daemon.errors import ModelError
+from daemon.quantised import check_not_again, describe
 from daemon.specs import ConvertSpec
 from workers.language.adapters import put_adapter
 from workers.language.conversion.safetensors_file import TensorSpec, specs_of
@@ -110,17 +111,8 @@ def _check(source: ModelSource, spec: ConvertSpec) -> None:
             f"{spec.model} cannot be written as an MLX folder: {source.unwritable}",
             remedy="convert it from the model's Hugging Face folder",
         )
-    stored = source.config.get("quantization")
-    bits = next((p.bits for _, p in _packings(source.network)), None)
-    if spec.quantize is None or spec.dequantize or bits is None:
-        return
-    said = f"{(stored or {}).get('bits', bits)} bits"
-    raise ModelError(
-        f"{spec.model} is quantised already, with {said} a weight; quantising it again, with "
-        f"{spec.quantize}, would lose more than quantising the original once",
-        field="quantize",
-        remedy="convert the unquantised model, or add --dequantize to do it all the same",
-    )
+    if next(_packings(source.network), None) is not None:
+        check_not_again(spec, describe(source.config.get("quantization")))
 
 
 def _packings(network: nn.Module) -> Iterator[tuple[str, Packing]]:

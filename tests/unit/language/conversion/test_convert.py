@@ -186,7 +186,7 @@ def test_a_quantized_source_is_not_quantized_again(studio: Studio, tiny_model: P
     source = studio.target.rename(studio.folder / "eight")
     with pytest.raises(ModelError) as caught:
         studio.convert(source, quantize="4")
-    assert "quantised already, with 8 bits" in caught.value.message
+    assert "already quantised with 8 bits" in caught.value.message
     assert "--dequantize" in str(caught.value.remedy)
     studio.convert(source, quantize="4", dequantize=True)
     assert config(studio.target)["quantization"]["bits"] == 4
