@@ -77,6 +77,7 @@ def run(
     if not isinstance(spec, ConvertSpec) or path is None or target is None:
         raise JobError("a convert job needs a ConvertSpec, a model and a target")
     mx.reset_peak_memory()
+    held = mx.get_active_memory()  # by models that are kept
     files = formats.find_model_files(path)
     fingerprint = formats.fingerprint(files)
     key = _key(spec, fingerprint, context.adapter)
@@ -99,6 +100,7 @@ def run(
         target=target,
         key=key,
         clock=clock,
+        held=held,
     )
     try:
         yield from job.events()
@@ -117,7 +119,10 @@ def _key(spec: ConvertSpec, fingerprint: str, adapter: Path | None) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class _Conversion:
-    """One attempt at a conversion; bytes and layers are counted as they are written."""
+    """One attempt at a conversion; bytes and layers are counted as they are written.
+
+    ``held``: bytes that MLX held before it began, which are not its own.
+    """
 
     context: Context
     spec: ConvertSpec
@@ -128,6 +133,7 @@ class _Conversion:
     target: Path
     key: str
     clock: Clock
+    held: int
     layers: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
@@ -242,16 +248,17 @@ class _Conversion:
 
     def _report(self, seconds: float, *, fetched: bool) -> Events:
         """Say how much was read and written, how fast, and how to use it."""
+        peak = max(0, mx.get_peak_memory() - self.held)
         values = {
             "bytes_read": float(self.bytes_read),
             "bytes_written": float(self.bytes_written),
             "seconds": seconds,
             "bits_per_weight": self.plan.bits_per_weight,
-            "peak_memory_bytes": float(mx.get_peak_memory()),
+            "peak_memory_bytes": float(peak),
         }
         lines = [
             f"Read {self.bytes_read / 1e6:.1f} MB and wrote {self.bytes_written / 1e6:.1f} MB in "
-            f"{seconds:.2f} s; peak memory {mx.get_peak_memory() / 1e9:.3f} GB",
+            f"{seconds:.2f} s; peak memory {peak / 1e9:.3f} GB",
             f"Use it as --model {self.name}",
         ]
         if seconds > 0:
