@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "repeat": "repeat:repeat",
     },
     "Look at jobs": {
+        "tui": "tui:tui",
         "list": "listing:list_jobs",
         "show": "show:show",
         "wait": "waiting:wait",
