@@ -126,9 +126,7 @@ def test_what_changes_is_drawn_and_the_cursor_stays(studio: Studio, four: list[i
         async with seated(studio, 4) as seat:
             await seat.press("end")
             studio.progress(four[0], 6, 8)
-            await seat.until(
-                lambda: (seat.main.board.get(four[0]) or {}).get("progress", {}).get("done") == 6
-            )
+            await seat.until(lambda: "75%" in text_of(seat))
             new = studio.add(name="new")
             await seat.until(lambda: seat.state(new) == "queued")
             assert seat.table.number == four[0]
