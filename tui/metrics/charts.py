@@ -57,7 +57,7 @@ _KNOWN = (
 
 _SHORT = {
     "train_loss": "train",
-    "val_loss": "validation",
+    "val_loss": "val",
     "test_loss": "test",
     "peak_memory_bytes": "peak",
     "active_memory_bytes": "active",

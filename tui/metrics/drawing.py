@@ -7,8 +7,8 @@ numbers in the legend are the measured ones, whatever the lines have gone throug
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """One plot; ``marks`` are the steps at which attempts went on, ``note`` says what is missing."""
+    """One plot; ``marks`` are the steps attempts went on from, ``note`` says what is missing."""
 
     title: str
     legend: tuple[Entry, ...]
@@ -109,39 +109,146 @@ class Pair:
 
 def draw(chart: Chart, pair: Pair, options: Options, size: Size) -> Drawing:
     """Return what the plot shows in a place of that size."""
-    legend = tuple(_legend(chart, pair))
-    first, last = pair.extent or (0.0, 1.0)
-    left, right = options.window((first, last))
-    left, right = (left, right) if left < right else (left - 1, right + 1)
+    left, right = _window(pair, options)
     log = options.log and chart.loss
-    strokes = list(_strokes(chart, pair))
-    lines = [
-        _line(series, name, stroke, role, smooth=options.smooth and chart.smooth, log=log)
-        for name, series, stroke, role in strokes
-    ]
-    thin = [_thinned(line, left, right, size.columns) for line in lines]
-    low, high = _limits(thin, left, right)
+    smooth = options.smooth and chart.smooth
+    woven = strands(chart, pair)
+    whole = [_line(strand, smooth=smooth, log=log) for strand in woven]
+    lines = [_thinned(line, left, right, size.columns) for line in whole]
+    low, high = _limits(lines, left, right)
     return Drawing(
         title=chart.title,
-        legend=legend,
-        lines=tuple(line for line in thin if len(line.x)),
+        legend=tuple(_entry(chart, strand) for strand in sorted(woven, key=_role)),
+        lines=tuple(line for line in lines if len(line.x)),
         x_limits=(left, right),
         y_limits=(low, high),
         x_ticks=_step_ticks(left, right, size.columns),
-        y_ticks=_value_ticks(low, high, size.rows, log=log),
+        y_ticks=(log_ticks if log else linear_ticks)(low, high, max(3, size.rows // 2)),
         marks=[resume.step for resume in pair.this.resumes if left < resume.step < right],
-        note=_note(lines, log=log),
+        note=_note(whole, log=log),
     )
 
 
-def _strokes(chart: Chart, pair: Pair) -> Iterator[tuple[str, Series, Stroke, int]]:
-    """Yield the plot's series with how they are drawn, the most important last and so on top."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Strand:
+    """A series and its place in a plot; ``job`` names whose it is where two are compared."""
+
+    name: str
+    series: Series
+    stroke: Stroke
+    role: int
+    job: int | None = None
+
+
+def strands(chart: Chart, pair: Pair) -> list[Strand]:
+    """Return the plot's series; of two jobs the other's first, so that this one's lies on top."""
     if pair.other is not None:
-        (name,) = chart.names[:1]
-        for curves, stroke, role in ((pair.other, Stroke.DASHED, 1), (pair.this, Stroke.SOLID, 0)):
-            if name in curves.series:
-                yield name, curves.series[name], stroke, role
-        return
-    styles = list(zip(chart.names, Stroke, range(len(chart.names)), strict=False))
-    for name, stroke, role in reversed(styles[1:] if chart.loss else styles):
-        yield name, pair.this.series[name], stroke, role
+        return [
+            Strand(name=name, series=series, stroke=stroke, role=role, job=number)
+            for curves, stroke, role, number in (
+                (pair.other, Stroke.DASHED, 1, pair.other_number),
+                (pair.this, Stroke.SOLID, 0, pair.number),
+            )
+            for name, series in curves.series.items()
+            if name in chart.names
+        ]
+    return [
+        Strand(name=name, series=pair.this.series[name], stroke=stroke, role=role)
+        for role, (name, stroke) in enumerate(zip(chart.names, Stroke, strict=False))
+    ]
+
+
+def _role(strand: Strand) -> int:
+    return strand.role
+
+
+def _entry(chart: Chart, strand: Strand) -> Entry:
+    """Return the legend's words: whose line it is, its last value, and a loss's lowest."""
+    label = chart.label(strand.name) if strand.job is None else f"#{strand.job}"
+    words = [label, shown(strand.name, strand.series.last.value)]
+    best = strand.series.lowest
+    if chart.loss and strand.name == "val_loss" and best is not None:
+        words.append(f"(best {shown(strand.name, best.value)} at {count(best.step)})")
+    return Entry(
+        sample=strand.stroke.sample if label else "",
+        role=strand.role,
+        text=" ".join(word for word in words if word),
+    )
+
+
+def _window(pair: Pair, options: Options) -> tuple[float, float]:
+    """Return the steps to show; around a single one there is room on both sides."""
+    left, right = options.window(pair.extent or (0.0, 1.0))
+    return (left, right) if left < right else (left - 1, right + 1)
+
+
+def _line(strand: Strand, *, smooth: bool, log: bool) -> Line:
+    """Return a series in the plot's coordinates, without the points that have no place in it."""
+    values = strand.series.values / divisor(strand.name)
+    values = smoothed(values) if smooth else values
+    placed = np.isfinite(values) & (values > 0) if log else np.isfinite(values)
+    y = values[placed]
+    return Line(
+        x=strand.series.steps[placed],
+        y=np.log10(y) if log else y,
+        stroke=strand.stroke,
+        role=strand.role,
+    )
+
+
+def _thinned(line: Line, left: float, right: float, columns: int) -> Line:
+    kept = thin_to_columns(line.x, line.y, left=left, right=right, columns=_ACROSS * columns)
+    return replace(line, x=line.x[kept], y=line.y[kept])
+
+
+def _limits(lines: Sequence[Line], left: float, right: float) -> tuple[float, float]:
+    """Return the lowest and the highest place of what is shown, with a little room."""
+    inside = [line.y[(line.x >= left) & (line.x <= right)] for line in lines]
+    shown_values = np.concatenate(inside) if inside else np.empty(0)
+    if not len(shown_values):
+        return 0.0, 1.0
+    low, high = float(shown_values.min()), float(shown_values.max())
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        room = 0.1 * abs(low) or 1.0
+        return low - room, high + room
+    room = _MARGIN * (high - low)
+    return low - room, high + room
+
+
+def _step_ticks(left: float, right: float, columns: int) -> list[Tick]:
+    """Return the ticks of the steps: whole numbers, about one in ten columns."""
+    ticks = linear_ticks(left, right, max(2, columns // 10))
+    return [Tick(at=tick.at, label=count(tick.at)) for tick in ticks if tick.at.is_integer()]
+
+
+def _note(lines: Sequence[Line], *, log: bool) -> str | None:
+    if any(len(line.x) for line in lines):
+        return None
+    return "no value above 0 to show on a log scale" if log else "no finite value to show"
+
+
+def dashes(line: Line, left: float, right: float, columns: int) -> list[tuple[Floats, Floats]]:
+    """Return a line in pieces: three columns long, with gaps of two."""
+    width = (right - left) / max(1, columns)
+    starts = left + width * np.arange(0, columns, _DASH + _GAP)
+    pieces = [_piece(line, start, start + width * _DASH) for start in starts]
+    return [piece for piece in pieces if len(piece[0]) > 1]
+
+
+def _piece(line: Line, start: float, end: float) -> tuple[Floats, Floats]:
+    """Return the line between two steps, its ends interpolated."""
+    start, end = max(start, float(line.x[0])), min(end, float(line.x[-1]))
+    if start >= end:
+        return np.empty(0), np.empty(0)
+    inside = (line.x > start) & (line.x < end)
+    x = np.concatenate(([start], line.x[inside], [end]))
+    ends = np.interp([start, end], line.x, line.y)
+    return x, np.concatenate((ends[:1], line.y[inside], ends[1:]))
+
+
+def markers(line: Line, left: float, right: float, columns: int) -> tuple[Floats, Floats]:
+    """Return the points that get a marker: those shown, and of many a regular choice."""
+    inside = np.flatnonzero((line.x >= left) & (line.x <= right))
+    every = max(1, math.ceil(len(inside) * _MARKER_EVERY / max(1, columns)))
+    chosen = inside[::-1][::every][::-1]
+    return line.x[chosen], line.y[chosen]

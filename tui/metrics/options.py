@@ -38,6 +38,10 @@ class Options:
         chart = charts[number - 1]
         return replace(self, chosen={**self.chosen, chart.key: not self.shows(chart)})
 
+    def switched(self, name: str) -> Options:
+        """Return the options with the one of that name turned on or off."""
+        return replace(self, **{name: not getattr(self, name)})  # type: ignore[arg-type]
+
     def window(self, extent: tuple[float, float]) -> tuple[float, float]:
         """Return the steps that are shown of those from ``extent[0]`` to ``extent[1]``."""
         first, last = extent
@@ -47,7 +51,7 @@ class Options:
         """Say what is not as usual."""
         said = {
             "log scale": self.log,
-            f"smoothed (average keeps {KEEP:g})": self.smooth,
+            f"smoothed (moving average, {KEEP:g})": self.smooth,
             f"last {TAIL:.0%}": self.tail,
         }
         return [word for word, holds in said.items() if holds]

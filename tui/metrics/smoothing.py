@@ -10,6 +10,7 @@ import numpy as np
 from tui.metrics.options import KEEP
 from tui.metrics.thinning import Floats
 
+
 def smoothed(values: Floats, keep: float = KEEP) -> Floats:
     """Return the exponential moving average with Adam's correction of the bias towards zero.
 

@@ -1,0 +1,184 @@
+"""One plot on the screen: a title with its legend, and curves below.
+
+The rule this module protects: a plot is drawn from a function of its size. So it is right again
+after every resize and change of theme, and costs nothing while it has no size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+from textual_plot import HiResMode, PlotWidget
+from textual_plot.axis_formatter import NumericAxisFormatter
+
+from tui.metrics.drawing import Drawing, Line, Size, Stroke, dashes, markers
+from tui.metrics.figures import Tick
+
+Draw = Callable[[Size], Drawing]
+
+# Columns left of the curves and rows below, for the numbers; the frame takes one on each side.
+_LEFT = 8
+_BELOW = 1
+_FRAME = 2
+_ROLES = ("curves--first", "curves--second", "curves--third")
+_COLOURS = ("$text-primary", "$text-warning", "$text-success")
+_MARKERS = ("●", "●", "◆")
+_MARK = "┊"
+
+
+class _Labels(NumericAxisFormatter):
+    """Writes the labels that the drawing has for its ticks."""
+
+    def __init__(self, ticks: Sequence[Tick]) -> None:
+        self._labels = [tick.label for tick in ticks]
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        return self._labels[: len(ticks)]
+
+
+class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
+    """The curves of one plot, drawn in the theme's colours."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {*_ROLES, "curves--mark"}
+
+    DEFAULT_CSS = """
+    CurvePlot {
+        height: 1fr;
+        & > .plot--axis { color: $foreground 35%; }
+        & > .plot--tick { color: $foreground 70%; text-style: none; }
+        & > .curves--first { color: $text-primary; }
+        & > .curves--second { color: $text-warning; }
+        & > .curves--third { color: $text-success; }
+        & > .curves--mark { color: $foreground 60%; }
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allow_pan_and_zoom=False)
+        self._draw: Draw | None = None
+        self.drawing: Drawing | None = None
+
+    def on_mount(self) -> None:
+        """Leave no more room for numbers than they need."""
+        self.margin_top, self.margin_bottom, self.margin_left = 0, _BELOW, _LEFT
+
+    def show(self, draw: Draw) -> None:
+        """Draw with this function from now on."""
+        self._draw = draw
+        self._redraw()
+
+    @on(events.Resize)
+    def _resized(self) -> None:
+        self.refresh(layout=True)
+        self._redraw()
+
+    def notify_style_update(self) -> None:
+        """Draw again in the colours of another theme."""
+        super().notify_style_update()
+        if self.is_mounted:
+            self._redraw()
+
+    @on(events.MouseScrollDown)
+    def _leave_scrolling_down(self, event: events.MouseScrollDown) -> None:
+        event.prevent_default()  # the base class would stop it, and the tab could not scroll
+
+    @on(events.MouseScrollUp)
+    def _leave_scrolling_up(self, event: events.MouseScrollUp) -> None:
+        event.prevent_default()
+
+    def _style(self, name: str) -> str:
+        return str(self.get_component_rich_style(name, partial=True))
+
+    def _redraw(self) -> None:
+        room = Size(
+            columns=self.size.width - _LEFT - _FRAME, rows=self.size.height - _BELOW - _FRAME
+        )
+        if self._draw is None or room.columns < 1 or room.rows < 1:
+            return
+        self.drawing = drawing = self._draw(room)
+        self.clear()
+        self._set_axes(drawing)
+        for step in drawing.marks:
+            self._mark(step, drawing.y_limits, room.rows)
+        for line in drawing.lines:
+            self._add(line, drawing.x_limits, room.columns)
+
+    def _set_axes(self, drawing: Drawing) -> None:
+        self.set_xlimits(*drawing.x_limits)
+        self.set_ylimits(*drawing.y_limits)
+        self.set_xticks([tick.at for tick in drawing.x_ticks])
+        self.set_yticks([tick.at for tick in drawing.y_ticks])
+        self.set_x_formatter(_Labels(drawing.x_ticks))
+        self.set_y_formatter(_Labels(drawing.y_ticks))
+
+    def _mark(self, step: float, limits: tuple[float, float], rows: int) -> None:
+        """Draw a vertical line; ``add_v_line`` would hide the points that lie on it."""
+        low, high = limits
+        height = (high - low) / rows
+        heights = [low + height * (row + 0.5) for row in range(rows)]
+        self.scatter([step] * rows, heights, marker=_MARK, marker_style=self._style("curves--mark"))
+
+    def _add(self, line: Line, window: tuple[float, float], columns: int) -> None:
+        style, (left, right) = self._style(_ROLES[line.role]), window
+        pieces = [(line.x, line.y)]
+        if line.stroke is Stroke.DASHED:
+            pieces = dashes(line, left, right, columns)
+        for x, y in pieces:
+            self.plot(x, y, line_style=style, hires_mode=HiResMode.BRAILLE)
+        if line.stroke is Stroke.MARKED or len(line.x) == 1:
+            x, y = markers(line, left, right, columns)
+            self.scatter(x, y, marker=_MARKERS[line.role], marker_style=style)
+
+
+class Plot(Vertical):
+    """A title with the latest values, and the curves."""
+
+    DEFAULT_CSS = """
+    Plot {
+        .title { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    }
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+        self._draw: Draw | None = None
+
+    def compose(self) -> ComposeResult:
+        """Put the title above the curves."""
+        yield Static(classes="title")
+        yield CurvePlot()
+
+    def on_mount(self) -> None:
+        """Show what was given before there was a place for it."""
+        self._show()
+
+    def show(self, draw: Draw) -> None:
+        """Draw with this function from now on."""
+        self._draw = draw
+        if self.is_mounted:
+            self._show()
+
+    def _show(self) -> None:
+        if self._draw is None:
+            return
+        drawing = self._draw(Size(columns=1, rows=1))
+        self.query_one(".title", Static).update(_title(drawing))
+        self.query_one(CurvePlot).show(self._draw)
+
+
+def _title(drawing: Drawing) -> Content:
+    """Return the plot's name and its legend."""
+    text = Content.styled(drawing.title, "bold")
+    for entry in drawing.legend:
+        text += Content("  ")
+        if entry.sample:
+            text += Content.styled(entry.sample, _COLOURS[entry.role]) + Content(" ")
+        text += Content(entry.text)
+    return text + Content.styled(f"  {drawing.note}", "italic") if drawing.note else text
