@@ -23,6 +23,7 @@ from daemon.locate import Paths, find_daemon
 if TYPE_CHECKING:
     from daemon.client import answers
     from daemon.client.download import Fetched
+    from daemon.client.http1 import Answer
 
 _BLOCK = 1 << 20
 _MOST_PER_PART = 1 << 22
@@ -184,9 +185,14 @@ class Client(Uploads):
         answer: list[answers.Artifact] = self._get(f"/jobs/{number}/artifacts")["artifacts"]
         return answer
 
-    def read_log(self, number: int, offset: int = 0, wait: float = 0.0) -> Part:
-        """Return up to 4 MiB of a job's log from byte ``offset``; wait seconds for the first."""
-        return self._part(f"/jobs/{number}/log", offset, wait)
+    def read_log(
+        self, number: int, offset: int = 0, wait: float = 0.0, most: int = _MOST_PER_PART
+    ) -> Part:
+        """Return up to ``most`` bytes of a job's log from byte ``offset``; wait for the first.
+
+        A negative ``offset`` asks for the last bytes; ``Part.size`` says how long the log is.
+        """
+        return self._part(f"/jobs/{number}/log", offset, wait, most)
 
     def read_text(self, number: int, offset: int = 0, wait: float = 0.0) -> Part:
         """Return a job's generated text from byte ``offset``, as ``read_log`` does."""
@@ -350,22 +356,32 @@ class Client(Uploads):
 
         start_daemon(Paths.default(), say=self._say)
 
-    def _part(self, path: str, offset: int, wait: float) -> Part:
+    def _part(self, path: str, offset: int, wait: float, most: int = _MOST_PER_PART) -> Part:
         target = path + _query({"wait": wait or None})
-        headers = {"Range": f"bytes={offset}-"}
+        wanted = f"{offset}-{offset + most - 1}" if offset >= 0 else str(offset)
+        headers = {"Range": f"bytes={wanted}"}
         with self._transport.open(
             "GET", target, headers=headers, patience=wait, accept=416
         ) as answer:
             if answer.status != 416:
-                data = answer.read(_MOST_PER_PART)
-                state = answer.headers.get("studioq-job-state", "")
-                return Part(data=data, offset=offset + len(data), state=state)
+                return _read_part(answer, offset, most)
             answer.read()
         if offset == 0:
             raise StudioqError(
                 f"the daemon has no byte 0 of {path}", remedy="studioq daemon restart"
             )
-        return self._part(path, 0, wait)  # begun anew by a new attempt
+        return self._part(path, 0, wait, most)  # begun anew by a new attempt
+
+
+def _read_part(answer: Answer, offset: int, most: int) -> Part:
+    """Read what was asked for; without ``Content-Range`` there was nothing behind ``offset``."""
+    place, _, total = answer.headers.get("content-range", "").removeprefix("bytes ").partition("/")
+    first = place.partition("-")[0]
+    start = int(first) if first.isdecimal() else max(0, offset)
+    size = int(total) if total.isdecimal() else start
+    data = answer.read(most)
+    state = answer.headers.get("studioq-job-state", "")
+    return Part(data=data, offset=start + len(data), state=state, size=size)
 
 
 def _query(values: Mapping[str, object]) -> str:

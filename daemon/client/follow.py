@@ -28,11 +28,15 @@ Reader = Callable[[int, float], "Part"]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A piece of a job's log or text; ``offset`` is the byte after it, ``state`` the job's then."""
+    """A piece of a job's log or text; ``offset`` is the byte after it, ``state`` the job's then.
+
+    ``size`` is how many bytes there were in all.
+    """
 
     data: bytes
     offset: int
     state: str
+    size: int = 0
 
     @property
     def ended(self) -> bool:

@@ -30,6 +30,8 @@ _TOKEN = re.compile(
     r"|(?P<tab>\t)"
 )
 
+_INKS = tuple(Color.from_ansi(number) for number in (0, 7, 15))
+
 _SWITCHES = {
     1: ("bold", True),
     2: ("dim", True),
@@ -154,7 +156,11 @@ def _colour(codes: list[int]) -> Color | None:
 
 @lru_cache(maxsize=256)
 def _style(items: tuple[tuple[str, object], ...]) -> Style:
-    return Style(**dict(items))  # type: ignore[arg-type]
+    """Return the style; black and white alone would be invisible in one of the themes."""
+    on = dict(items)
+    if "bgcolor" not in on and on.get("color") in _INKS:
+        del on["color"]
+    return Style(**on)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)

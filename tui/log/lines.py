@@ -131,7 +131,7 @@ def first_start(data: bytes) -> int:
 
 
 def slices(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield ``data`` in pieces of about ``size`` bytes that end with a line, each with its place."""
+    """Yield pieces of about ``size`` bytes that end with a line, each with its place."""
     start = 0
     while start < len(data):
         stop = data.find(b"\n", start + size - 1) + 1 or len(data)

@@ -55,10 +55,13 @@ class Window:
         """The number after the last row's."""
         return self._tops[-1] + (len(self.breaks(self.open)) if self.open else 0)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a line more would push out another."""
-        return self._is_over(1)
+    def has_room(self, lines: Sequence[Line]) -> bool:
+        """Return whether the lines can be added without others going."""
+        more = sum(len(line.text) for line in lines)
+        return (
+            len(self.lines) + len(lines) <= self._most_lines
+            and self._characters + more <= self._most_characters
+        )
 
     def __len__(self) -> int:
         return len(self.lines) + (self.open is not None)
@@ -137,6 +140,14 @@ class Window:
             return len(self.lines) if self.open is not None else None
         return bisect_right(self.lines, offset, key=lambda line: line.start) - 1
 
+    def until(self, offset: int) -> list[Line]:
+        """Return the lines that start before a byte."""
+        return [line for line in self if line.start < offset]
+
+    def behind(self, offset: int) -> list[Line]:
+        """Return the lines that start after a byte."""
+        return [line for line in self if line.start > offset]
+
     def _note(self, lines: Sequence[Line]) -> None:
         self._characters += sum(len(line.text) for line in lines)
         self.cells = max(self.cells, max((line.cells for line in lines), default=0))
@@ -144,15 +155,11 @@ class Window:
     def _forget(self, lines: Sequence[Line]) -> None:
         self._characters -= sum(len(line.text) for line in lines)
 
-    def _is_over(self, more: int = 0) -> bool:
-        lines = len(self.lines) + more
-        return lines > self._most_lines or self._characters > self._most_characters
-
     def _surplus(self, lines: Iterator[Line] | Sequence[Line]) -> int:
         """Count how many of ``lines`` have to go, in their order; the last one stays."""
         left, characters = len(self.lines), self._characters
         for count, line in enumerate(lines):
-            if left <= self._most_lines and characters <= self._most_characters or left == 1:
+            if (left <= self._most_lines and characters <= self._most_characters) or left == 1:
                 return count
             left, characters = left - 1, characters - len(line.text)
         return 0
