@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from daemon.errors import UsageError
 from tui.forms.entries import Entry, choice_text, expanded, parts
-from tui.forms.fields import NOTHING, Field
+from tui.forms.fields import Field
 from tui.forms.shapes import Control
 
 _NEGATION = "--no-"
@@ -29,7 +29,9 @@ def command_line(
     comments: list[str] = []
     for field in fields:
         entry = entries.get(field.name, Entry())
-        values = [expanded(value) if field.control in _PATHS else value for value in _said(field, entry)]
+        values = [
+            expanded(value) if field.control in _PATHS else value for value in _said(field, entry)
+        ]
         for text, comment in _kept(field, entry, source):
             values.append(text)
             comments.append(comment)
@@ -88,9 +90,9 @@ def _kept(field: Field, entry: Entry, source: int | None) -> Iterator[tuple[str,
     for kept in entry.kept:
         several = "," in kept.label
         name = field.option.lstrip("-").upper() if several else kept.label
-        yield name, f"{kept.label} of job {source}" if not several else (
-            f"{name} is a folder with {kept.label} of job {source}"
+        yield (
+            name,
+            f"{kept.label} of job {source}"
+            if not several
+            else (f"{name} is a folder with {kept.label} of job {source}"),
         )
-
-
-__all__ = ["NOTHING", "command_line", "one_line"]

@@ -146,7 +146,7 @@ def span(shape: Shape) -> str:
     if limits.minimum is not None and limits.maximum is not None:
         said = f"{_number(limits.minimum)} to {_number(limits.maximum)}"
     else:
-        said = " ".join(_range(limits))
+        said = ", ".join(_range(limits))
     step = f"in steps of {_number(limits.step)}" if limits.step else ""
     return " ".join(part for part in (said, step, *(f"or {word}" for word in shape.words)) if part)
 

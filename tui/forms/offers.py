@@ -79,17 +79,17 @@ def model_offers(models: Iterable[Mapping[str, Any]], kind: str) -> list[Offer]:
 
 def path_offers(text: str) -> list[Offer]:
     """Return the paths that begin so, folders first; hidden ones only where a dot was typed."""
-    folder, _, begin = text.rpartition("/")
-    place = Path(f"{folder}/" if text.startswith("/") else folder or ".").expanduser()
-    shown = f"{folder}/" if "/" in text else ""
+    folder, slash, begin = text.rpartition("/")
+    shown = f"{folder}{slash}"
     try:
+        place = Path(shown or ".").expanduser()
         with os.scandir(place) as entries:
             found = [
                 (not entry.is_dir(), entry.name)
                 for entry in islice(entries, _LOOKED_AT)
                 if entry.name.startswith(begin) and (begin or not entry.name.startswith("."))
             ]
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: ~name of nobody
         return []
     return [
         Offer(text=f"{shown}{name}" if is_file else f"{shown}{name}/")

@@ -46,7 +46,7 @@ class Control(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a number may be, and how long a text or a list."""
+    """What a number may be."""
 
     minimum: float | None = None
     above: float | None = None
@@ -94,22 +94,19 @@ def _branches(schema: Schema, root: Schema) -> Iterator[Schema]:
 
 
 def _single(branch: Schema, around: Schema, root: Schema, *, optional: bool) -> Shape:
+    """Return the shape of the only branch that a property has, null aside."""
     if choices := _choices(branch):
         return Shape(control=Control.CHOICE, choices=choices)
-    match branch.get("type"):
-        case "boolean" if optional:
-            return Shape(control=Control.CHOICE, choices=(True, False))
-        case "boolean":
-            return Shape(control=Control.SWITCH)
-        case "integer" | "number":
-            return Shape(control=Control.NUMBER, limits=_limits(branch))
-        case "string":
-            return Shape(control=_text(branch, around))
-        case "array":
-            return _list(branch, root)
-        case "object":
-            return Shape(control=_object(branch, root))
-    return Shape(control=Control.JSON)
+    kind = branch.get("type")
+    if kind == "boolean" and optional:
+        return Shape(control=Control.CHOICE, choices=(True, False))
+    if kind in _NUMBERS:
+        return Shape(control=Control.NUMBER, limits=_limits(branch))
+    if kind == "array":
+        return _list(branch, root)
+    if kind == "string":
+        return Shape(control=_text(branch, around))
+    return Shape(control=Control.SWITCH if kind == "boolean" else _object(branch))
 
 
 def _choices(schema: Schema) -> tuple[Any, ...]:
@@ -162,7 +159,7 @@ def _list(schema: Schema, root: Schema) -> Shape:
     return Shape(control=Control.JSON)
 
 
-def _object(schema: Schema, root: Schema) -> Control:
+def _object(schema: Schema) -> Control:
     if _is_file(schema):
         return Control.FILE
     if _is_adapter(schema):
