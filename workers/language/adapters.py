@@ -66,11 +66,13 @@ def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
     return replace(base, model=model)
 
 
-def put_adapter(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> dict[str, mx.array]:
-    """Put the adapter in ``folder`` into ``network``; return its arrays by the network's names.
+def put_adapter(
+    folder: Path, network: nn.Module, config: Mapping[str, Any]
+) -> Callable[[], dict[str, mx.array]]:
+    """Put the adapter in ``folder`` into ``network``; return what reads its arrays anew.
 
     ``config`` is the network's. The network's own arrays are not looked at, so they may be
-    placeholders. The global random state is left as it was.
+    placeholders; those of the adapter are lazy. The global random state is left as it was.
 
     Raises:
         ModelError, NonFiniteError: as ``load_adapter``.
@@ -81,9 +83,9 @@ def put_adapter(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> 
         # Layers that are left out stay as they are made, which changes nothing.
         check_shapes(given.shapes, expected, complete=given.complete)
         with memory_errors("loading the adapter"):
-            arrays = _finite(given.read(config))
-            network.load_weights(list(arrays.items()), strict=False)
-    return arrays
+            _check_finite(given.read(config))
+            network.load_weights(list(given.read(config).items()), strict=False)
+    return partial(given.read, config)
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -168,6 +170,13 @@ def _declared(folder: Path) -> _Declared:
             read=lambda model: npz_adapters.first_arrays(load(), model),
             complete=False,
         )
+    if archive and not (folder / CONFIG).is_file():
+        raise ModelError(
+            f"the npz has mlx-lm's names ({min(shapes, default='none')}), and no {CONFIG} beside "
+            "it, which alone says its scale",
+            remedy=f"put a {CONFIG} beside it, with the values that it was trained with, such as "
+            '{"num_layers": 16, "lora_parameters": {"rank": 8, "scale": 20, "dropout": 0}}',
+        )
     data = read_object(folder, _NEEDED)
     if peft_adapters.is_peft(data):
         return _Declared(
@@ -205,15 +214,15 @@ def _load(path: Path) -> dict[str, mx.array]:
     return dict(weights)
 
 
-def _finite(weights: dict[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights, of which every number must be finite."""
-    for name, array in weights.items():
+def _check_finite(weights: dict[str, mx.array]) -> None:
+    """Refuse numbers that are not finite; takes the arrays away one by one, to hold one alone."""
+    while weights:
+        name, array = weights.popitem()
         if not bool(mx.isfinite(array).all()):
             raise NonFiniteError(
                 f"the adapter's {name} holds NaN or infinite numbers",
                 remedy="use an earlier checkpoint of the training, or a lower learning rate",
             )
-    return weights
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -185,17 +185,21 @@ def _layers(source: ModelSource) -> dict[str, tuple[str, ...]]:
 def _fuses(source: ModelSource, adapter: Path, *, dequantize: bool) -> dict[str, Fuse]:
     """Return what merges the adapter into each layer that it changes."""
     adapted = own_tree(source.network)
-    arrays = put_adapter(adapter, adapted, source.config)
+    read = put_adapter(adapter, adapted, source.config)
     fuses: dict[str, Fuse] = {
         path: partial(fused, layer, dequantize=dequantize)
         for path, layer in adapted.named_modules()
         if "lora_a" in layer
     }
-    trained: dict[str, dict[str, mx.array]] = {}
-    for name in arrays.keys() & source.tensors.keys():
+    trained: dict[str, dict[str, Callable[[], mx.array]]] = {}
+    for name in read().keys() & source.tensors.keys():
         path, _, leaf = name.rpartition(".")
-        trained.setdefault(path, {})[leaf] = arrays[name]
+        trained.setdefault(path, {})[leaf] = partial(_one_of, read, name)
     return fuses | {path: partial(replaced, new) for path, new in trained.items()}
+
+
+def _one_of(read: Callable[[], dict[str, mx.array]], name: str) -> mx.array:
+    return read()[name]
 
 
 def _unit(
@@ -209,12 +213,16 @@ def _unit(
     layer = source.network
     for part in path.split(".") if path else ():
         layer = layer[int(part)] if part.isdigit() else layer[part]
-    unpack = packing_of(layer) if spec.dequantize and fuse is None else None
+    packing = packing_of(layer)
+    unpack = packing if spec.dequantize and fuse is None else None
     unit = Unit(path=path, leaves=leaves, unpack=unpack, fuse=fuse, pack=pack)
     if spec.dtype is None:
         return unit
-    uncast = frozenset(leaf for leaf in leaves if not _casts(source, unit.name(leaf)))
-    return replace(unit, cast=DTYPES[spec.dtype][0], uncast=uncast)
+    uncast = {leaf for leaf in leaves if not _casts(source, unit.name(leaf))}
+    if packing is not None and not spec.dequantize:
+        # Scales of fewer digits would change every weight of the layer.
+        uncast |= {"scales", "biases"}
+    return replace(unit, cast=DTYPES[spec.dtype][0], uncast=frozenset(uncast))
 
 
 def _casts(source: ModelSource, name: str) -> bool:

@@ -122,15 +122,28 @@ def fused(adapter: Any, arrays: Arrays, *, dequantize: bool) -> Arrays:
     base.update(arrays)
     merged = adapter.fuse(dequantize=dequantize)
     base.update({leaf: mx.zeros(array.shape, array.dtype) for leaf, array in arrays.items()})
-    dtype = arrays["scales" if "scales" in arrays else "weight"].dtype
+    wanted = _stored_type(arrays)
     return {
-        leaf: array.astype(dtype) if _is_float(array) else array
+        leaf: array.astype(wanted) if leaf != "bias" and _is_float(array) else array
         for leaf, array in merged.items()
         if isinstance(array, mx.array)
     }
 
 
-def replaced(trained: Mapping[str, mx.array], arrays: Arrays) -> Arrays:
-    """Return the arrays of a layer with those that were trained in full, in their stored types."""
-    new = {leaf: array.astype(arrays[leaf].dtype) for leaf, array in trained.items()}
+def _stored_type(arrays: Arrays) -> mx.Dtype:
+    """Return the type of a layer's weights, or of what they are when they are dequantised.
+
+    The scales of MLX's mx and nv modes are bytes; their weights dequantise to bfloat16.
+    """
+    if "scales" not in arrays:
+        return arrays["weight"].dtype
+    return arrays["scales"].dtype if _is_float(arrays["scales"]) else mx.bfloat16
+
+
+def replaced(trained: Mapping[str, Callable[[], mx.array]], arrays: Arrays) -> Arrays:
+    """Return the arrays of a layer with those that were trained in full, in their stored types.
+
+    ``trained`` reads an array anew at each call, so that nothing of it is kept.
+    """
+    new = {leaf: read().astype(arrays[leaf].dtype) for leaf, read in trained.items()}
     return {**arrays, **new}

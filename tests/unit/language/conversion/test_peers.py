@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load_model, save
 
+from tests.conftest import tiny_config, write_random_llama, write_tiny_tokenizer
 from tests.unit.language.conversion.conftest import Studio, as_stored, differing, logits, weights
 from workers.language.conversion import shards
 
@@ -72,10 +73,11 @@ def test_dequantizing_is_that_of_mlx_lm(studio: Studio, tiny_model: Path, tmp_pa
     assert "quantization" not in config(studio.target)
 
 
-def quantized(model: Path, folder: Path) -> Path:
+def quantized(model: Path, folder: Path, mode: str = "affine") -> Path:
     """Return a 4-bit copy of a model, made by mlx-lm."""
     path = folder / "quantized"
-    mlx_lm.convert(str(model), str(path), quantize=True, q_bits=4, q_group_size=32)
+    size = 16 if mode == "nvfp4" else 32
+    mlx_lm.convert(str(model), str(path), quantize=True, q_bits=4, q_group_size=size, q_mode=mode)
     return path
 
 
@@ -131,15 +133,32 @@ def test_fusing_is_that_of_mlx_lm(
     assert not mx.allclose(logits(studio.target), logits(tiny_model)).item()
 
 
+@pytest.fixture
+def biased_model(tmp_path: Path) -> Path:
+    """A random llama of two layers whose attention has biases."""
+    folder = tmp_path / "biased"
+    folder.mkdir()
+    config = tiny_config(write_tiny_tokenizer(folder)) | {"attention_bias": True}
+    return as_stored(write_random_llama(folder, config), mx.bfloat16, tmp_path / "biased16")
+
+
+@pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])
+@pytest.mark.parametrize("mode", ["affine", "mxfp4", "nvfp4"])
 def test_an_adapter_is_fused_into_a_quantized_model(
-    studio: Studio, tiny_model: Path, tmp_path: Path
+    mode: str, dequantize: bool, studio: Studio, biased_model: Path, tmp_path: Path
 ) -> None:
-    source = quantized(tiny_model, tmp_path)
+    source = quantized(biased_model, tmp_path, mode)
     made = adapter(source, tmp_path / "adapter", kind="lora")
-    peer = fused_by_mlx_lm(source, made, tmp_path / "peer", dequantize=False)
-    studio.convert(source, adapter=made)
-    assert not differing(weights(studio.target), weights(peer))
-    assert config(studio.target)["quantization"] == config(source)["quantization"]
+    peer = fused_by_mlx_lm(source, made, tmp_path / "peer", dequantize=dequantize)
+    studio.convert(source, adapter=made, dequantize=dequantize)
+    ours, theirs = weights(studio.target), weights(peer)
+    # mlx-lm's fuse leaves layers without an adapter packed, dequantize or not.
+    adapted = {name: array for name, array in theirs.items() if "_proj" in name}
+    assert len(adapted) > 14
+    assert not differing({name: ours[name] for name in adapted}, adapted)
+    assert config(studio.target).get("quantization") == (
+        None if dequantize else config(source)["quantization"]
+    )
 
 
 def test_a_quantized_model_is_fused_into_plain_weights(
@@ -158,3 +177,14 @@ def test_dora_leaves_16_bits_16_bits(studio: Studio, tiny_model: Path, tmp_path:
     source = as_stored(tiny_model, mx.bfloat16, tmp_path / "source")
     studio.convert(source, adapter=adapter(source, tmp_path / "adapter", kind="dora"))
     assert {array.dtype for array in weights(studio.target).values()} == {mx.bfloat16}
+
+
+def test_the_scales_of_a_quantized_model_are_not_rounded(
+    studio: Studio, tiny_model: Path, tmp_path: Path
+) -> None:
+    source = quantized(tiny_model, tmp_path)
+    studio.convert(source, dtype="bf16")
+    ours, before = weights(studio.target), weights(source)
+    packed = {name for name in before if name.endswith((".scales", ".biases"))}
+    assert not differing({n: ours[n] for n in packed}, {n: before[n] for n in packed})
+    assert ours["model.norm.weight"].dtype == mx.bfloat16
