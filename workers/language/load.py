@@ -25,8 +25,13 @@ from workers.language import formats
 from workers.language.formats import Format, ModelFiles
 from workers.language.gguf import open_gguf
 from workers.language.originals.network import open_release
+from workers.language.rope_parameters import earlier_keys
 from workers.language.sentencepiece_folder import FILE as SENTENCEPIECE
-from workers.language.sentencepiece_folder import check_vocabulary_size, load_sentencepiece_folder
+from workers.language.sentencepiece_folder import (
+    check_tokens_have_rows,
+    check_vocabulary_size,
+    load_sentencepiece_folder,
+)
 from workers.language.source import ModelSource, fill, source_of
 from workers.language.tiktoken_folder import is_tiktoken, load_tiktoken_folder
 from workers.memory import on_gpu, preserved_random_state
@@ -120,9 +125,11 @@ def _expanded(array: mx.array) -> mx.array:
 
 def _load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
     """Load a folder as mlx-lm does, with remote code and network off."""
-    _check_config(folder)
+    settings = _read_config(folder)
     _check_tokenizer(folder)
-    model, config = mlx_lm_utils.load_model(folder, lazy=True, trust_remote_code=False)
+    model, config = mlx_lm_utils.load_model(
+        folder, lazy=True, trust_remote_code=False, model_config=earlier_keys(settings)
+    )
     return model, config, _load_tokenizer(folder, model, config.get("eos_token_id"))
 
 
@@ -134,14 +141,16 @@ def _load_tokenizer(folder: Path, model: nn.Module, ends: Any) -> TokenizerWrapp
         check_vocabulary_size(folder.name, tokenizer, model)
         return tokenizer
     options = {"trust_remote_code": False, "local_files_only": True}
-    return mlx_lm_utils.load_tokenizer(folder, options, eos_token_ids=ends)
+    loaded: TokenizerWrapper = mlx_lm_utils.load_tokenizer(folder, options, eos_token_ids=ends)
+    check_tokens_have_rows(folder.name, loaded, model)
+    return loaded
 
 
 def _has_tokenizer_model_alone(folder: Path) -> bool:
     return (folder / SENTENCEPIECE).is_file() and not (folder / "tokenizer.json").is_file()
 
 
-def _check_config(folder: Path) -> None:
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -153,6 +162,7 @@ def _check_config(folder: Path) -> None:
             f"{folder.name}/config.json names no model_type, so its architecture is unknown",
             remedy="use the model's own config.json",
         )
+    return config
 
 
 def _check_tokenizer(folder: Path) -> None:

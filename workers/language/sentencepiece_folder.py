@@ -89,6 +89,24 @@ def check_vocabulary_size(name: str, tokenizer: Any, model: nn.Module) -> None:
         )
 
 
+def check_tokens_have_rows(name: str, tokenizer: Any, model: nn.Module) -> None:
+    """Refuse a ``tokenizer.json`` with far more tokens than the embedding of ``model`` has rows.
+
+    A few more are common: tokens for padding that nothing writes. Rows that are left over are, too.
+
+    Raises:
+        ModelError: the tokenizer is another model's.
+    """
+    tokens, rows = len(tokenizer), _embedding_rows(model)
+    if tokens - rows >= _PADDING:
+        raise ModelError(
+            f"the tokenizer of {name} has {tokens:,} tokens, and the model's embedding {rows:,} "
+            "rows: they belong to different models",
+            remedy="put the model's own tokenizer.json into the folder; where it has a "
+            f"{FILE} alone, take the foreign tokenizer.json away",
+        )
+
+
 def _embedding_rows(model: nn.Module) -> int:
     """Return the rows of the largest embedding, which is that of the tokens."""
     kinds = (nn.Embedding, nn.QuantizedEmbedding)
