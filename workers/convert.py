@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from daemon.errors import JobError
+from daemon.errors import DiskFullError, JobError
 from daemon.specs import ConvertSpec
 from daemon.targets import staging_folder
 from workers.checkpoints import STATE
@@ -40,7 +42,7 @@ from workers.language import formats
 from workers.language.adapters import WEIGHTS
 from workers.language.conversion.folder import PROVENANCE, read_provenance, write_folder
 from workers.language.conversion.plan import Plan, make_plan
-from workers.language.conversion.publication import exists, link_files, prepare, publish
+from workers.language.conversion.publication import exists, link_files, prepare, publish, unwritable
 from workers.language.conversion.shards import SHARD_BYTES, Shard, split, write_shard
 from workers.language.formats import ModelFiles
 from workers.language.load import open_source
@@ -48,6 +50,7 @@ from workers.language.source import ModelSource
 from workers.provenance import provenance
 
 MODEL = "model"
+_MB = 1_000_000
 
 Events = Generator[Event, None, None]
 Clock = Callable[[], float]
@@ -81,7 +84,7 @@ def run(
     files = formats.find_model_files(path)
     fingerprint = formats.fingerprint(files)
     key = _key(spec, fingerprint, context.adapter)
-    if target.exists() and read_provenance(target).get("key") != key:
+    if os.path.lexists(target) and read_provenance(target).get("key") != key:
         raise exists(target, "made from something else or in another way")
     # From here on a cancel is heard at a safe point, where what is half done can be removed.
     context.control.unpublished = True
@@ -104,6 +107,9 @@ def run(
     )
     try:
         yield from job.events()
+    except OSError as error:
+        shutil.rmtree(job.staging, ignore_errors=True)
+        raise unwritable(target, error) from None
     except Exception:
         shutil.rmtree(job.staging, ignore_errors=True)
         raise
@@ -119,9 +125,10 @@ def _key(spec: ConvertSpec, fingerprint: str, adapter: Path | None) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class _Conversion:
-    """One attempt at a conversion; bytes and layers are counted as they are written.
+    """One attempt at a conversion; bytes are counted as they are written.
 
-    ``held``: bytes that MLX held before it began, which are not its own.
+    ``held``: bytes that MLX held before it began, which are not its own. ``bytes_before``: what
+    earlier attempts have written.
     """
 
     context: Context
@@ -134,9 +141,9 @@ class _Conversion:
     key: str
     clock: Clock
     held: int
-    layers: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    bytes_before: int = 0
 
     @property
     def staging(self) -> Path:
@@ -153,10 +160,12 @@ class _Conversion:
         yield Log(text=self._heading())
         finished = self._finished_before()
         prepare(self.staging, keep=bool(finished))
+        yield self._progress()
+        self._check_space(finished)
         started = self.clock()
         for number, shard in enumerate(self.shards, start=1):
             if shard.name in finished:
-                self.layers += len(shard.units)
+                self.bytes_before += sum(spec.bytes for spec in shard.tensors.values())
                 continue
             if (yield from self._write(shard)):
                 return
@@ -189,6 +198,22 @@ class _Conversion:
             name for name, size in sizes.items() if name in known and self._size(name) == size
         )
 
+    def _check_space(self, finished: frozenset[str]) -> None:
+        """Refuse to begin what the disk has no room for."""
+        missing = sum(
+            spec.bytes
+            for shard in self.shards
+            if shard.name not in finished
+            for spec in shard.tensors.values()
+        )
+        free = shutil.disk_usage(self.staging).free
+        if missing > free:
+            raise DiskFullError(
+                f"the disk has {free / 1e9:.1f} GB free, and {self.name} needs "
+                f"{missing / 1e9:.1f} GB more",
+                remedy=f"free space at {self.target.parent}, then studioq retry {self.context.job}",
+            )
+
     def _size(self, name: str) -> int | None:
         path = self.staging / name
         return path.stat().st_size if path.is_file() else None
@@ -196,14 +221,19 @@ class _Conversion:
     def _write(self, shard: Shard) -> Generator[Event, None, bool]:
         """Write one file; return whether the attempt is to end now."""
         with memory_errors("converting"):
-            for unit in write_shard(self.source, self.plan, shard, self.staging):
-                self.layers += 1
-                self.bytes_read += self.source.bytes_of(unit.names)
-                yield Progress(done=self.layers, total=len(self.plan.units))
+            for written in write_shard(self.source, self.plan, shard, self.staging):
+                self.bytes_written += written
+                yield self._progress()
                 if (yield from self._asked_to_end()):
                     return True
-        self.bytes_written += (self.staging / shard.name).stat().st_size
+        units = (self.plan.units[place] for place in shard.units)
+        self.bytes_read += sum(self.source.bytes_of(unit.names) for unit in units)
         return False
+
+    def _progress(self) -> Progress:
+        """Say how many megabytes are written, begun ones included."""
+        done = self.bytes_before + self.bytes_written
+        return Progress(done=math.ceil(done / _MB), total=math.ceil(self.plan.bytes / _MB))
 
     def _asked_to_end(self) -> Generator[Event, None, bool]:
         match self.context.control.request:
@@ -262,7 +292,7 @@ class _Conversion:
             f"Use it as --model {self.name}",
         ]
         if seconds > 0:
-            values["bytes_per_second"] = (self.bytes_read + self.bytes_written) / seconds
+            values["bytes_per_second"] = self.bytes_read / seconds
         if not fetched:
             lines.append("It lies on another disk than the jobs, so it cannot be fetched")
         yield Metric(step=len(self.shards), values=values)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.durable import sync_folder
-from daemon.errors import ModelError
+from daemon.errors import JobError, ModelError
 from workers.failures import disk_errors
 from workers.language.conversion.folder import PROVENANCE
 
@@ -59,6 +59,16 @@ def exists(target: Path, said: str) -> ModelError:
         f"there is a model {name} already, {said}; it is not overwritten",
         field="to",
         remedy=_OTHER_NAME,
+    )
+
+
+def unwritable(target: Path, error: OSError) -> JobError:
+    """Return what is to be said where the system forbids to write a model, or takes it away."""
+    return JobError(
+        f"{target.parent.name}/{target.name} cannot be written: {error.strerror or error} "
+        f"({error.filename or target.parent})",
+        remedy="the first model root has to be a folder that the daemon's account may write to, "
+        "and nothing else may change it meanwhile: studioq models path",
     )
 
 

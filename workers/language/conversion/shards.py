@@ -58,8 +58,8 @@ def _name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
 
 
-def write_shard(source: ModelSource, plan: Plan, shard: Shard, folder: Path) -> Iterator[Unit]:
-    """Write one weights file; yield each layer once it is written.
+def write_shard(source: ModelSource, plan: Plan, shard: Shard, folder: Path) -> Iterator[int]:
+    """Write one weights file; yield the bytes of each piece once it is written.
 
     The file is synced, and whole, when the generator ends.
 
@@ -70,19 +70,18 @@ def write_shard(source: ModelSource, plan: Plan, shard: Shard, folder: Path) -> 
     path = folder / shard.name
     with disk_errors(path), closing(SafetensorsFile(path, shard.tensors)) as file:
         for place in shard.units:
-            unit = plan.units[place]
-            _write_unit(file, unit, source)
-            yield unit
+            yield from _write_unit(file, plan.units[place], source)
         file.finish()
 
 
-def _write_unit(file: SafetensorsFile, unit: Unit, source: ModelSource) -> None:
+def _write_unit(file: SafetensorsFile, unit: Unit, source: ModelSource) -> Iterator[int]:
     arrays = {leaf: source.tensors[unit.name(leaf)].read() for leaf in unit.leaves}
     mx.eval(arrays)
     for first, changed in _changed(unit, arrays):
         mx.eval(changed)
         for leaf, rows in changed.items():
             file.write(unit.name(leaf), rows, first)
+        yield sum(rows.nbytes for rows in changed.values())
     del arrays
     mx.clear_cache()
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx_lm
 import pytest
 
-from daemon.errors import ModelError
+from daemon.errors import DiskFullError, JobError, ModelError
 from tests.unit.language.conversion.conftest import Studio, differing, logits, weights
 from workers.events import Artifact, Checkpoint, Event, Facts, Log, Metric, Progress, Stopped
 from workers.kinds import Request
@@ -52,7 +52,7 @@ def test_what_was_done_is_told(studio: Studio, tiny_model: Path) -> None:
     assert of(Progress, events)[-1].done == of(Progress, events)[-1].total
     (facts,), (metric,) = of(Facts, events), of(Metric, events)
     assert len(facts.facts["model_fingerprint"]) == 64
-    written = sum(path.stat().st_size for path in studio.target.glob("*.safetensors"))
+    written = sum(array.nbytes for array in weights(studio.target).values())
     assert metric.values["bytes_written"] == written
     assert 4 < metric.values["bits_per_weight"] < 8
     text = "\n".join(event.text for event in of(Log, events))
@@ -202,3 +202,37 @@ def test_groups_that_fit_no_layer_are_refused(studio: Studio, make_tiny_model: A
     write_random_llama(folder, tiny_config(write_tiny_tokenizer(folder)) | sizes)
     with pytest.raises(ModelError, match="no layer that could be quantised in groups of 64"):
         studio.convert(folder, quantize="4")
+
+
+def test_a_root_that_cannot_be_written_is_said(studio: Studio, tiny_model: Path) -> None:
+    studio.target.parent.parent.mkdir(parents=True)
+    studio.target.parent.write_text("a file where the folder should be")
+    with pytest.raises(JobError, match="ada/new cannot be written: ") as caught:
+        studio.convert(tiny_model)
+    assert "studioq models path" in str(caught.value.remedy)
+
+
+def test_a_staging_folder_that_is_taken_away_is_said(studio: Studio, tiny_model: Path) -> None:
+    events = studio.begin(tiny_model, shard_bytes=SMALL)
+    until_checkpoint(events, 2)
+    shutil.rmtree(studio.staging)
+    with pytest.raises(JobError, match="ada/new cannot be written: No such file"):
+        list(events)
+
+
+def test_a_link_that_leads_nowhere_keeps_its_name(studio: Studio, tiny_model: Path) -> None:
+    studio.target.parent.mkdir(parents=True)
+    studio.target.symlink_to("nowhere")
+    with pytest.raises(ModelError, match="there is a model ada/new already"):
+        studio.convert(tiny_model)
+    assert studio.target.is_symlink()
+
+
+def test_what_the_disk_has_no_room_for_is_not_begun(
+    studio: Studio, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(studio.folder.parent)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskFullError, match=r"the disk has 0\.0 GB free, and ada/new needs"):
+        studio.convert(tiny_model)
+    assert not studio.staging.exists()
