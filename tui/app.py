@@ -24,6 +24,7 @@ from tui.jobs.table import JobTable
 from tui.pane import Connect
 from tui.screen import MainScreen
 from tui.settings import DARK, Settings, remember_theme
+from tui.tabs import TABS
 
 
 class StudioqApp(App[None]):
@@ -93,11 +94,7 @@ class StudioqApp(App[None]):
             ("Table", JobTable),
             ("Detail", Detail),
         ]
-        if self.main is not None:
-            from tui.tabs import TABS
-
-            detail = self.main.query_one(Detail)
-            owners += [(tab.title, type(detail.pane(tab.name))) for tab in TABS]
+        owners += [(tab.title, tab.load()) for tab in TABS]
         return owners
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:

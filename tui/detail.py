@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.widgets import TabbedContent, TabPane
 
 from tui.pane import Connect, JobPane
-from tui.tabs import TABS
+from tui.tabs import TABS, Tab
 
 if TYPE_CHECKING:
     from daemon.client.answers import JobLine
@@ -30,37 +30,49 @@ class Detail(Vertical):
         super().__init__(id=id)
         self._connect = connect
         self._job: JobLine | None = None
+        self._focus_next = False
 
     def compose(self) -> ComposeResult:
-        """Make the tabs; all but the first are at rest."""
+        """Make the tabs, the first with its pane; the others get theirs when they are opened."""
         with TabbedContent(id="tabs"):
             for tab in TABS:
                 with TabPane(tab.title, id=f"tab-{tab.name}"):
-                    yield tab.make(self._connect)
+                    if tab is TABS[0]:
+                        yield tab.make(self._connect)
 
     @property
     def current(self) -> str:
         """The name of the tab that is shown."""
         return self.query_one(TabbedContent).active.removeprefix("tab-") or TABS[0].name
 
-    def pane(self, name: str) -> JobPane:
-        """Return the tab of that name."""
-        return self.query_one(f"#tab-{name}", TabPane).query_one(JobPane)
+    def pane(self, name: str) -> JobPane | None:
+        """Return the pane of that tab, None if it was never opened."""
+        found = self.query_one(f"#tab-{name}", TabPane).query(JobPane)
+        return found.first() if found else None
+
+    @property
+    def _current_pane(self) -> JobPane | None:
+        return self.pane(self.current)
 
     def show_job(self, job: JobLine | None) -> None:
         """Show another job in the tab that is looked at."""
         self._job = job
-        self.pane(self.current).show_job(job)
+        if self._current_pane is not None:
+            self._current_pane.show_job(job)
 
     def update_job(self, job: JobLine) -> None:
         """Take the changed line of the job that is shown."""
         self._job = job
-        self.pane(self.current).update_job(job)
+        if self._current_pane is not None:
+            self._current_pane.update_job(job)
 
     def open(self, name: str) -> None:
         """Go to a tab, with the keyboard in it."""
+        if self.current == name:
+            self.focus_tab()
+            return
+        self._focus_next = True
         self.query_one(TabbedContent).active = f"tab-{name}"
-        self.focus_tab()
 
     def step(self, by: int) -> None:
         """Go to the next tab or the one before."""
@@ -69,22 +81,32 @@ class Detail(Vertical):
 
     def focus_tab(self) -> None:
         """Give the keyboard to what the tab shows."""
-        pane = self.pane(self.current)
-        inner = next(
-            (child for child in pane.query("*") if child.can_focus and child.display), None
-        )
+        pane = self._current_pane
+        if pane is None:
+            return
+        inner = next((child for child in pane.query("*") if child.focusable), None)
         target = pane if pane.can_focus else inner
         if target is not None:
             target.focus()
 
-    def on_tabbed_content_tab_activated(self, event: TabbedContent.TabActivated) -> None:
+    async def on_tabbed_content_tab_activated(self, event: TabbedContent.TabActivated) -> None:
         """Let the new tab work and the others rest."""
         event.stop()
         for tab in TABS:
             pane = self.pane(tab.name)
-            wanted = self._job if tab.name == self.current else None
-            if pane.job is not wanted:
-                pane.show_job(wanted)
+            if tab.name == self.current:
+                pane = pane or await self._made(tab)
+                pane.show_job(self._job)
+            elif pane is not None and pane.job is not None:
+                pane.show_job(None)
+        if self._focus_next:
+            self._focus_next = False
+            self.focus_tab()
+
+    async def _made(self, tab: Tab) -> JobPane:
+        pane = tab.make(self._connect)
+        await self.query_one(f"#tab-{tab.name}", TabPane).mount(pane)
+        return pane
 
     def action_leave(self) -> None:
         """Go back to the table."""

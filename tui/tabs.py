@@ -1,4 +1,8 @@
-"""The tabs of a job's detail, in their order."""
+"""The tabs of a job's detail, in their order.
+
+The rule this module protects: a tab's libraries are imported when it is opened for the first time,
+so that the queue is on the screen at once.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,31 @@ from tui.summary import SummaryPane
 
 @dataclass(frozen=True, kw_only=True)
 class Tab:
-    """A tab: its name in ids and bindings, its title, and what makes its pane."""
+    """A tab: its name in ids and bindings, its title, and what imports its pane."""
 
     name: str
     title: str
-    make: Callable[[Connect], JobPane]
+    load: Callable[[], type[JobPane]]
+
+    def make(self, connect: Connect) -> JobPane:
+        """Return a new pane."""
+        return self.load()(connect, id=self.name)
 
 
-def _summary(connect: Connect) -> JobPane:
-    return SummaryPane(connect, id="summary")
+def _log() -> type[JobPane]:
+    from tui.log.pane import LogPane
+
+    return LogPane
 
 
-TABS: tuple[Tab, ...] = (Tab(name="summary", title="Summary", make=_summary),)
+def _metrics() -> type[JobPane]:
+    from tui.metrics.pane import MetricsPane
+
+    return MetricsPane
+
+
+TABS: tuple[Tab, ...] = (
+    Tab(name="summary", title="Summary", load=lambda: SummaryPane),
+    Tab(name="log", title="Log", load=_log),
+    Tab(name="metrics", title="Metrics", load=_metrics),
+)

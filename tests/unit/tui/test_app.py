@@ -314,3 +314,27 @@ def test_a_theme_is_kept(studio: Studio, tmp_path: Any) -> None:
 
     sit(run())
     assert "textual-light" in (tmp_path / "tui.json").read_text()
+
+
+def test_tabs_are_opened_by_key(studio: Studio, four: list[int]) -> None:
+    studio.log(four[3], "one line\n")
+
+    async def run() -> None:
+        async with seated(studio, 4) as seat:
+            detail = seat.main.query_one(Detail)
+            for key, name in (("l", "log"), ("m", "metrics"), ("i", "summary")):
+                await seat.press(key)
+                await seat.until(lambda name=name: detail.current == name and detail.pane(name))
+                await seat.until(lambda: detail.has_focus_within)
+                await seat.press("escape")
+                await seat.until(lambda: seat.table.has_focus)
+            await seat.press("right_square_bracket")
+            await seat.until(lambda: detail.current == "log")
+            await seat.press("escape", "left_square_bracket")
+            await seat.until(lambda: detail.current == "summary")
+            job = detail.pane("summary").job  # type: ignore[union-attr]
+            assert job is not None
+            assert job["id"] == four[3]
+            assert detail.pane("log").job is None  # type: ignore[union-attr]
+
+    sit(run())
