@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from daemon.errors import StudioqError
 from tui.outputs.safe import one_line
@@ -84,7 +84,7 @@ def open_picture(path: Path, frame: Frame, *, half_cells: bool) -> Picture:
 def _check_size(name: str, size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MOST_PIXELS:
-        raise _too_large(name, f"{width:,} × {height:,} pixels")
+        raise _too_large(name, f"{width:,} by {height:,} pixels")
 
 
 def _too_large(name: str, what: str) -> StudioqError:
@@ -95,7 +95,7 @@ def _too_large(name: str, what: str) -> StudioqError:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "it is neither PNG nor JPEG, or damaged from its beginning on"
     text = str(error).replace(str(path), path.name).splitlines()
     return one_line(text[0]) if text else type(error).__name__

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 
 from daemon.cli.units import size
 from daemon.client.download import is_final
@@ -29,8 +29,8 @@ _TEXTS = (".txt", ".jsonl", ".json", ".md", ".csv", ".log", ".yaml", ".yml", ".t
 _TEXT_KINDS = frozenset({"text", "samples", "metrics"})
 _STARTED = frozenset({"running", "paused", "failed", "cancelled", "succeeded"})
 
-# Cells of the columns beside the name.
-_SIZE, _STEP, _GLYPH = 8, 7, 2
+# Cells of what stands beside the name, and the least of the name where there is a size.
+_SIZE, _GLYPH = 8, 2
 _NAME_LEAST = 14
 
 
@@ -92,8 +92,17 @@ def rows_of(job: JobLine, artifacts: Sequence[Artifact]) -> list[Row]:
 
 
 def _row(artifact: Artifact) -> Row:
-    name = artifact["name"]
-    return Row(key=name, title=one_line(name), look=look_of(artifact), artifact=artifact)
+    return Row(
+        key=artifact["name"], title=title_of(artifact), look=look_of(artifact), artifact=artifact
+    )
+
+
+def title_of(artifact: Artifact) -> str:
+    """Return a file's name; a checkpoint's is ``@STEP`` and the name in its folder."""
+    name, step = artifact["name"], artifact.get("step")
+    if step is not None and not is_final(artifact):
+        return f"@{step} {one_line(name.rpartition('/')[2])}"
+    return one_line(name)
 
 
 def _being_made(job: JobLine, artifacts: Iterable[Artifact]) -> list[Row]:
@@ -141,14 +150,12 @@ def after_change(rows: Sequence[Row], key: str | None) -> Row | None:
 
 
 def row_line(row: Row, width: int) -> str:
-    """Return the row as a line of ``width`` cells; narrow ones go without step or size."""
-    columns = ""
+    """Return the row as a line of ``width`` cells; narrow ones go without the size."""
+    column = ""
     if width >= _NAME_LEAST + _GLYPH + _SIZE:
-        columns = (size(row.bytes) if row.artifact else "live").rjust(_SIZE)
-    if row.step is not None and width >= 2 * _NAME_LEAST + _GLYPH + _SIZE + _STEP:
-        columns = f"@{row.step}".rjust(_STEP) + columns
-    room = max(1, width - _GLYPH - cell_len(columns))
-    return f"{_GLYPHS[row.look]} {set_cell_size(shortened(row.title, room), room)}{columns}"
+        column = (size(row.bytes) if row.artifact else "live").rjust(_SIZE)
+    room = max(1, width - _GLYPH - len(column))
+    return f"{_GLYPHS[row.look]} {set_cell_size(shortened(row.title, room), room)}{column}"
 
 
 def fetch_command(number: int, name: str) -> str:

@@ -48,14 +48,14 @@ class Wrapped:
     def append(self, text: str) -> None:
         """Add text; it goes on where the last one ended."""
         first, *others = text.split("\n")
-        if self.lines:
-            self._unwrap_last()
-            self.lines[-1] += first
-        else:
-            self.lines.append(first)
+        last = max(0, len(self.lines) - 1)
+        start = self.pieces.pop().start if self.pieces else 0
+        self.lines = self.lines or [""]
+        self.lines[-1] += first
         self.lines += others
         self._characters += len(text)
-        for number in range(len(self.lines) - 1 - len(others), len(self.lines)):
+        self._wrap(last, start)
+        for number in range(last + 1, len(self.lines)):
             self._wrap(number)
         if self._characters > MOST_CHARACTERS or len(self.lines) > MOST_LINES:
             self._shorten()
@@ -64,15 +64,10 @@ class Wrapped:
         """Return what a piece shows."""
         return self.lines[piece.line][piece.start : piece.stop]
 
-    def _unwrap_last(self) -> None:
-        last = len(self.lines) - 1
-        while self.pieces and self.pieces[-1].line == last:
-            self.pieces.pop()
-
-    def _wrap(self, number: int) -> None:
+    def _wrap(self, number: int, start: int = 0) -> None:
+        """Add the pieces of a line from the character ``start`` on, where one begins."""
         line = self.lines[number]
-        start = 0
-        for stop in breaks(line, self.width):
+        for stop in breaks(line, self.width, start):
             self.pieces.append(Piece(number, start, stop))
             start = stop
         self.pieces.append(Piece(number, start, len(line)))
@@ -92,10 +87,10 @@ class Wrapped:
         self.rewrap(self.width)
 
 
-def breaks(line: str, width: int) -> list[int]:
+def breaks(line: str, width: int, start: int = 0) -> list[int]:
     """Return where a line is broken to fit ``width`` cells: after a space, else anywhere."""
     found = []
-    start, length = 0, len(line)
+    length = len(line)
     simple = line.isascii()
     while length - start > width or (not simple and cell_len(line[start:]) > width):
         most = start + (width if simple else _fitting(line[start : start + width], width))
