@@ -17,8 +17,9 @@ _HEADER = 3
 # The first plot is the loss in most jobs, and gets more.
 _FIRST_ROWS = 10
 _FIRST_SHARE = 1.6
-# From these widths on plots stand side by side.
-_TWO = 2 * LEAST_COLUMNS
+# With two jobs in their titles plots are wider.
+LEAST_COMPARED = 38
+# From this width on three stand side by side.
 _THREE = 150
 
 
@@ -36,12 +37,13 @@ def fits(width: int, height: int) -> bool:
     return width >= LEAST_COLUMNS and height >= _FIRST_ROWS + _HEADER
 
 
-def arrange(width: int, height: int, count: int) -> Arrangement:
+def arrange(width: int, height: int, count: int, least: int = LEAST_COLUMNS) -> Arrangement:
     """Return how ``count`` plots stand in a place; it may be higher than the place.
 
+    ``least`` is the width of a plot from which another stands beside it.
     The first takes a whole row, and so does the last if it is alone in its own.
     """
-    columns = 3 if width >= _THREE else 2 if width >= _TWO else 1
+    columns = 3 if width >= _THREE else 2 if width >= 2 * least else 1
     columns = max(1, min(columns, count - 1))
     spans = [1] * count
     if count:

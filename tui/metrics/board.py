@@ -16,7 +16,7 @@ from textual.app import ComposeResult
 from textual.containers import Grid, VerticalScroll
 from textual.widgets import Static
 
-from tui.metrics.arrangement import Arrangement, arrange
+from tui.metrics.arrangement import LEAST_COLUMNS, LEAST_COMPARED, Arrangement, arrange
 from tui.metrics.charts import Chart, charts_of
 from tui.metrics.drawing import Pair, draw
 from tui.metrics.notes import NOTHING_CHOSEN
@@ -31,20 +31,13 @@ _TABLE_TEXT = 58
 _TABLE_LINES = 2
 
 
-class Board(VerticalScroll):
+class Board(VerticalScroll, can_focus=False):
     """Plots, the table of values, and how the specs of two jobs differ."""
-
-    HELP = """\
-    ## Metrics
-
-    What the job has measured, over its steps. A vertical line marks the step that a further attempt
-    went on from. Two lines of one plot differ in their stroke as well as in their colour.
-    """
 
     DEFAULT_CSS = """
     Board {
         scrollbar-size-vertical: 1;
-        .plots { height: auto; grid-gutter: 0 1; }
+        .plots { grid-gutter: 0 1; }
         .values, .differences { height: auto; padding: 0 1; }
         .differences { margin-top: 1; }
     }
@@ -117,7 +110,8 @@ class Board(VerticalScroll):
         self._add(grid, charts)
         for chart in charts:
             self._plots[chart.key].show(partial(draw, chart, pair, self._options))
-        place = arrange(self.size.width, self._height_for_plots(), len(charts))
+        least = LEAST_COLUMNS if pair.other is None else LEAST_COMPARED
+        place = arrange(self.size.width, self._height_for_plots(), len(charts), least)
         _arrange(grid, [self._plots[chart.key] for chart in charts], place)
 
     def _height_for_plots(self) -> int:
@@ -163,6 +157,7 @@ def drawable(pair: Pair) -> list[Chart]:
 
 def _arrange(grid: Grid, plots: Sequence[Plot], place: Arrangement) -> None:
     grid.styles.grid_size_columns = place.columns
+    grid.styles.height = sum(place.rows)
     grid.styles.grid_rows = " ".join(map(str, place.rows))
     for plot, span in zip(plots, place.spans, strict=True):
         plot.styles.column_span = span

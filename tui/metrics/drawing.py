@@ -61,11 +61,12 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A line's place in the legend."""
+    """A line's place in the legend; ``best`` is what is said last, and first left out."""
 
     sample: str
     role: int
     text: str
+    best: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,16 +164,17 @@ def _role(strand: Strand) -> int:
 
 
 def _entry(chart: Chart, strand: Strand) -> Entry:
-    """Return the legend's words: whose line it is, its last value, and a loss's lowest."""
+    """Return the legend's words: whose line it is, its last value, the lowest validation loss."""
     label = chart.label(strand.name) if strand.job is None else f"#{strand.job}"
-    words = [label, shown(strand.name, strand.series.last.value)]
-    best = strand.series.lowest
-    if chart.loss and strand.name == "val_loss" and best is not None:
-        words.append(f"(best {shown(strand.name, best.value)} at {count(best.step)})")
+    last = shown(strand.name, strand.series.last.value)
+    lowest = strand.series.lowest if strand.name == "val_loss" else None
     return Entry(
         sample=strand.stroke.sample if label else "",
         role=strand.role,
-        text=" ".join(word for word in words if word),
+        text=f"{label} {last}".strip(),
+        best=""
+        if lowest is None
+        else f"{shown(strand.name, lowest.value)} at {count(lowest.step)}",
     )
 
 

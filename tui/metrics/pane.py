@@ -38,14 +38,15 @@ EVERY = 0.5
 _CHOICE_LINES = 2
 
 
-class MetricsPane(JobPane):
+class MetricsPane(JobPane, can_focus=True):
     """The curves of a job, and of another one beside them."""
 
     HELP = """\
     ## Metrics
 
     What the job has measured, over its steps; where there is no room for plots, as a table. The
-    numbers in the titles are the latest measured ones, also while the curves are smoothed.
+    numbers in the titles are the latest measured ones, also while the curves are smoothed. A
+    vertical line marks the step that a further attempt went on from.
 
     `c` compares with another job of the same kind: its curves are dashed, and a table below says in
     what the specs differ. `c` again or `escape` ends it.
@@ -60,6 +61,14 @@ class MetricsPane(JobPane):
         Binding("S", "switch('smooth')", "Smooth", id="metrics.smooth"),
         Binding("t", "switch('tail')", "Last part", id="metrics.tail"),
         Binding("v", "switch('table')", "Values", id="metrics.values"),
+        Binding("up", "scroll_board('up')", "Up", show=False, id="metrics.up"),
+        Binding("down", "scroll_board('down')", "Down", show=False, id="metrics.down"),
+        Binding("pageup", "scroll_board('page_up')", "Page up", show=False, id="metrics.page-up"),
+        Binding(
+            "pagedown", "scroll_board('page_down')", "Page down", show=False, id="metrics.page-down"
+        ),
+        Binding("home", "scroll_board('home')", "Top", show=False, id="metrics.top"),
+        Binding("end", "scroll_board('end')", "Bottom", show=False, id="metrics.bottom"),
         *(
             Binding(str(n), f"toggle_plot({n})", f"Plot {n}", show=False, id=f"metrics.plot-{n}")
             for n in range(1, 10)
@@ -70,7 +79,7 @@ class MetricsPane(JobPane):
     MetricsPane {
         height: 1fr;
         layout: vertical;
-        .choices { height: auto; max-height: 2; padding: 0 1; }
+        .choices { height: auto; padding: 0 1; }
         .status { height: auto; max-height: 2; padding: 0 1; color: $text-warning; }
         .empty { height: 1fr; content-align: center middle; text-align: center; padding: 0 2; }
         Board { height: 1fr; }
@@ -296,6 +305,11 @@ class MetricsPane(JobPane):
         if self._board is not None:
             self.options = self.options.toggled(self._board.charts, number)
             self._refresh()
+
+    def action_scroll_board(self, where: str) -> None:
+        """Scroll what does not fit."""
+        if self._board is not None:
+            getattr(self._board, f"scroll_{where}")(animate=False)
 
     def action_compare(self) -> None:
         """Choose a job to compare with, or end the comparison."""

@@ -128,7 +128,7 @@ class JobPicker(ModalScreen["JobLine | None"]):
         options = self.query_one(OptionList)
         options.clear_options()
         options.add_options(
-            _option(job) for job in matching(self._jobs, self.query_one(Input).value)
+            option(job) for job in matching(self._jobs, self.query_one(Input).value)
         )
         options.action_first()
 
@@ -151,6 +151,7 @@ class JobPicker(ModalScreen["JobLine | None"]):
         self.dismiss(None)
 
 
-def _option(job: JobLine) -> Option:
+def option(job: JobLine) -> Option:
+    """Return a job's place in the list; one that may not be read cannot be chosen."""
     line = words(job) if job["readable"] else f"{words(job)}  (not yours to read)"
     return Option(Text(line), id=str(job["id"]), disabled=not job["readable"])

@@ -11,11 +11,14 @@ from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Grid, Vertical
 from textual.content import Content
+from textual.strip import Strip
 from textual.widgets import Static
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
+from textual_plot.plot_widget import Legend
 
 from tui.metrics.drawing import Drawing, Line, Size, Stroke, dashes, markers
 from tui.metrics.figures import Tick
@@ -42,6 +45,14 @@ class _Labels(NumericAxisFormatter):
         return self._labels[: len(ticks)]
 
 
+class _Canvas(Canvas):
+    """A canvas whose lines always have a style, which Textual's filter for NO_COLOR asks for."""
+
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        return strip if strip.cell_length else Strip.blank(self.size.width, self.rich_style)
+
+
 class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
     """The curves of one plot, drawn in the theme's colours."""
 
@@ -63,6 +74,13 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
         super().__init__(allow_pan_and_zoom=False)
         self._draw: Draw | None = None
         self.drawing: Drawing | None = None
+
+    def compose(self) -> ComposeResult:
+        """Make what the base class makes, with canvases of our own."""
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield _Canvas(1, 1, id=name)
+        yield Legend(id="legend")
 
     def on_mount(self) -> None:
         """Leave no more room for numbers than they need."""
@@ -181,4 +199,6 @@ def _title(drawing: Drawing) -> Content:
         if entry.sample:
             text += Content.styled(entry.sample, _COLOURS[entry.role]) + Content(" ")
         text += Content(entry.text)
+    if best := ", ".join(entry.best for entry in drawing.legend if entry.best):
+        text += Content(f"  best {best}")
     return text + Content.styled(f"  {drawing.note}", "italic") if drawing.note else text

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tui.metrics.figures import figure
+
 LONGEST = 48
 _HASH_DIGITS = 8
 _ABSENT = "-"
@@ -61,7 +63,7 @@ def _written(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:g}"
+            return figure(value)
         case _:
             return str(value)
 
