@@ -152,11 +152,13 @@ class Lines(TextArea):
         super().__init__(
             text, soft_wrap=True, compact=True, placeholder=hint, highlight_cursor_line=False
         )
+        # A text area takes a form feed, or a lone carriage return, for the end of a line.
+        self._given, self._shown = text, self.text
 
     @property
     def typed(self) -> str:
-        """The whole text."""
-        return self.text
+        """The whole text; as it was given, while nobody has changed it."""
+        return self._given if self.text == self._shown else self.text
 
     def focus_input(self) -> None:
         """Put the focus here."""

@@ -19,6 +19,7 @@ from tui.forms.fields import NOTHING, Field, allowed
 from tui.forms.shapes import Control, Limits
 
 _SHOWN = 60
+_REFERENCE = "job:"
 # Whole numbers below this one are written out.
 _EXACT = 1e15
 _YES, _NO = "yes", "no"
@@ -81,16 +82,16 @@ def read(field: Field, entry: Entry, now: datetime | None = None) -> Any:
 def parts(field: Field, text: str) -> list[str]:
     """Return the elements of a list as they were typed."""
     if field.control is Control.LINES:
-        return [_line(line) for line in text.splitlines() if line]
+        return [_line(line) for line in text.split("\n") if line]
     if field.control in {Control.LORAS, Control.FILES}:
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in text.split("\n") if line.strip()]
     return [part for part in text.replace(",", " ").split() if part]
 
 
 def as_line(text: str) -> str:
     """Return a text as one line of several; JSON where the line alone would not tell it."""
     plain = text and text == text.strip() and text.isprintable() and not text.startswith('"')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def as_text(field: Field, value: Any) -> str:
@@ -191,7 +192,9 @@ def _files(field: Field, entry: Entry) -> Any:
         return entry.kept[0].value
     if not texts and not entry.kept:
         return NOTHING
-    if field.control is Control.JOB:
+    if field.control is Control.JOB or (
+        field.control is Control.ADAPTER and texts[0].startswith(_REFERENCE)
+    ):
         return texts[0]
     kept = tuple(kept.value for kept in entry.kept) if several else ()
     return Upload(control=field.control, texts=tuple(map(expanded, texts)), kept=kept)

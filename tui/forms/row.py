@@ -182,4 +182,4 @@ def _worth(field: Field, entry: Entry) -> str:
 
 
 def _keeping(label: str, sha256: str, origin: int | None) -> str:
-    return f"keep {label} of job {origin} ({sha256[:_DIGITS]}…)"
+    return f"keep {label} of job {origin}, {sha256[:_DIGITS]}…"

@@ -14,7 +14,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Button, Footer, Input, Label, OptionList, Select, Static
 from textual.widgets.option_list import Option
@@ -25,6 +24,7 @@ from tui.forms.command import command_line
 from tui.forms.fields import Field, fields_of, kinds_of, request_fields
 from tui.forms.filling import entries_of
 from tui.forms.material import Material, read_known, read_material, troubles
+from tui.forms.news import Doing, Failed, Learned, Loaded, Queued
 from tui.forms.offers import Known, Offer, Source, source_of
 from tui.forms.part import FormPart
 from tui.forms.preview import Preview
@@ -66,7 +66,7 @@ beside the field, and nothing that you typed is lost.
     NewJobScreen > #dialog {
         width: 100%; max-width: 150; height: 100%; max-height: 60; background: $surface;
     }
-    NewJobScreen.-wide FieldRow { grid-size: 3; grid-columns: 22 1fr 1fr; }
+    NewJobScreen.-wide FieldRow { grid-size: 3; grid-columns: 22 5fr 4fr; }
     NewJobScreen.-wide FieldRow > .about { column-span: 1; padding-left: 1; }
     NewJobScreen.-wide FieldRow > .complaint { column-span: 3; padding-left: 23; }
     NewJobScreen #head { height: 1; background: $panel; padding: 0 1; }
@@ -87,42 +87,6 @@ beside the field, and nothing that you typed is lost.
     NewJobScreen #buttons > Button { margin-right: 2; }
     NewJobScreen #buttons > #doing { width: 1fr; color: $text-muted; }
     """
-
-    class Loaded(Message):
-        """The daemon has told what the form is made of."""
-
-        def __init__(self, material: Material) -> None:
-            super().__init__()
-            self.material = material
-
-    class Learned(Message):
-        """The daemon has told what the fields can offer."""
-
-        def __init__(self, known: Known) -> None:
-            super().__init__()
-            self.known = known
-
-    class Doing(Message):
-        """The thread that sends says what it does."""
-
-        def __init__(self, what: str) -> None:
-            super().__init__()
-            self.what = what
-
-    class Failed(Message):
-        """The daemon, or a file, has said no."""
-
-        def __init__(self, error: StudioqError) -> None:
-            super().__init__()
-            self.error = error
-
-    class Queued(Message):
-        """The job is there."""
-
-        def __init__(self, number: int, notes: Sequence[str]) -> None:
-            super().__init__()
-            self.number = number
-            self.notes = notes
 
     def __init__(
         self, connect: Connect, *, kind: str | None = None, start_from: int | None = None
@@ -178,12 +142,13 @@ beside the field, and nothing that you typed is lost.
     def _load(self) -> None:
         try:
             with self._connect() as client:
-                self.post_message(self.Loaded(read_material(client, self._start_from)))
-                self.post_message(self.Learned(read_known(client)))
+                self.post_message(Loaded(read_material(client, self._start_from)))
+                self.post_message(Learned(read_known(client)))
         except StudioqError as error:
-            self.post_message(self.Failed(error))
+            self.post_message(Failed(error))
 
-    async def on_new_job_screen_loaded(self, event: Loaded) -> None:
+    @on(Loaded)
+    async def _show_form(self, event: Loaded) -> None:
         """Show the form, or the kinds to choose from."""
         self._material = material = event.material
         kinds = kinds_of(material.schema)
@@ -213,7 +178,8 @@ beside the field, and nothing that you typed is lost.
         listed.highlighted = 0
         listed.focus()
 
-    def on_new_job_screen_learned(self, event: Learned) -> None:
+    @on(Learned)
+    def _keep_known(self, event: Learned) -> None:
         """Keep what the fields can offer; they ask for it when one types."""
         self._known = event.known
 
@@ -354,29 +320,32 @@ beside the field, and nothing that you typed is lost.
             with self._connect() as client:
                 answer = send(client, job, self._tell)
         except StudioqError as error:
-            self.post_message(self.Failed(error))
+            self.post_message(Failed(error))
         else:
-            self.post_message(self.Queued(answer["id"], answer.get("notes", ())))
+            self.post_message(Queued(answer["id"], answer.get("notes", ())))
 
     def _tell(self, what: str) -> None:
-        self.post_message(self.Doing(what))
+        self.post_message(Doing(what))
 
     def _set_busy(self, doing: str) -> None:
         self._busy = bool(doing)
         self.query_one("#send", Button).disabled = self._busy
         self.query_one("#doing", Label).update(f"{doing}…" if doing else "")
 
-    def on_new_job_screen_doing(self, event: Doing) -> None:
+    @on(Doing)
+    def _show_doing(self, event: Doing) -> None:
         """Say what takes its time."""
         self._set_busy(event.what)
 
-    def on_new_job_screen_queued(self, event: Queued) -> None:
+    @on(Queued)
+    def _give_back(self, event: Queued) -> None:
         """Give the number back; what is to be noted outlives this screen."""
         for note in event.notes:
             self.app.notify(note, title=f"job {event.number}")
         self.dismiss(event.number)
 
-    async def on_new_job_screen_failed(self, event: Failed) -> None:
+    @on(Failed)
+    async def _show_refusal(self, event: Failed) -> None:
         """Show a refusal beside its field; what has none stands at the top."""
         self._set_busy("")
         error = event.error

@@ -47,9 +47,8 @@ def send(client: Client, job: Submission, say: Callable[[str], None]) -> Accepte
 def _sent(client: Client, name: str, value: Any, say: Callable[[str], None]) -> Any:
     if not isinstance(value, Upload):
         return value
-    files = [text for text in value.texts if not text.startswith("job:")]
-    if files:
-        say(f"sending {', '.join(Path(text).name for text in files)}")
+    if value.texts:
+        say(f"sending {', '.join(Path(text).name for text in value.texts)}")
     try:
         return _uploaded(client, value)
     except StudioqError as error:
@@ -57,7 +56,7 @@ def _sent(client: Client, name: str, value: Any, say: Callable[[str], None]) -> 
         raise
     except OSError as error:
         raise UsageError(
-            f"{error.filename or files[0]}: {error.strerror or error}",
+            f"{error.filename or name}: {error.strerror or error}",
             field=name,
             remedy="check the file, and send again",
         ) from None
