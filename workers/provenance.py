@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+from daemon.adapter_config import CONFIG
 from workers.files import sha256_of
-from workers.language.adapter_config import CONFIG
 from workers.language.adapters import WEIGHTS
 from workers.memory import device_kind, device_name
 

@@ -12,12 +12,12 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from daemon.adapter_config import CONFIG
 from daemon.errors import DiskFullError, JobError, ModelError, SpecRefusedError
 from daemon.specs import InferSpec, InputFile
 from workers import infer
 from workers.events import Artifact, Event, Facts, Log, Metric, Progress, SafePoint, Text
 from workers.kinds import Context, Control, Request
-from workers.language.adapter_config import CONFIG
 from workers.language.adapters import WEIGHTS
 from workers.memory import free_unused
 from workers.models import ModelCache, own_tree

@@ -7,7 +7,7 @@ every tensor's name and shape is compared with the model before one number is re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,35 +17,20 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from daemon.adapter_config import CONFIG, AdapterConfig
+from daemon.adapter_files import WEIGHTS, Adapter, Form, read_adapter
 from daemon.errors import ModelError, NonFiniteError
+from daemon.peft_adapters import mlx_name
 from workers.failures import memory_errors
-from workers.language import npz_adapters, peft_adapters
-from workers.language.adapter_config import CONFIG, AdapterConfig, parse_config, read_object
-from workers.language.headers import read_safetensors_header
 from workers.language.load import LanguageModel
+from workers.language.npz_adapters import first_arrays, npz_arrays
 from workers.memory import preserved_random_state
 from workers.models import own_tree
 
-WEIGHTS = "adapters.safetensors"
+__all__ = ["WEIGHTS", "check_shapes", "load_adapter", "put_adapter", "read_adapter_config"]
 
-_FLOATS = frozenset({"F32", "F16", "BF16"})
 _LEAVES = frozenset({"lora_a", "lora_b", "m"})
 _OTHER_MODEL = "use the model that the adapter was trained with"
-_NEEDED = f"an adapter is a folder with {WEIGHTS} and {CONFIG}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Declared:
-    """What an adapter's files say before a number is read.
-
-    ``shapes``: name and shape of every tensor in mlx-lm's form; ``read`` returns the tensors so,
-    given the model's configuration; ``complete``: no tensor that the settings ask for is left out.
-    """
-
-    config: AdapterConfig
-    shapes: dict[str, tuple[int, ...]]
-    read: Callable[[Mapping[str, Any]], dict[str, mx.array]]
-    complete: bool
 
 
 def load_adapter(folder: Path, base: LanguageModel) -> LanguageModel:
@@ -78,14 +63,15 @@ def put_adapter(
         ModelError, NonFiniteError: as ``load_adapter``.
     """
     given = _declared(folder)
+    read = partial(_arrays, folder, given, config)
     with preserved_random_state():
         expected = _prepare(network, given.config)
         # Layers that are left out stay as they are made, which changes nothing.
         check_shapes(given.shapes, expected, complete=given.complete)
         with memory_errors("loading the adapter"):
-            _check_finite(given.read(config))
-            network.load_weights(list(given.read(config).items()), strict=False)
-    return partial(given.read, config)
+            _check_finite(read())
+            network.load_weights(list(read().items()), strict=False)
+    return read
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -155,52 +141,21 @@ def _prepare(model: nn.Module, config: AdapterConfig) -> dict[str, tuple[int, ..
     }
 
 
-def _declared(folder: Path) -> _Declared:
+def _declared(folder: Path) -> Adapter:
     """Read the configuration and the header of the weights, in whichever form they are."""
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ModelError(f"the adapter has no {WEIGHTS}", remedy=_NEEDED)
-    archive = npz_adapters.is_npz(weights)
-    shapes = npz_adapters.npz_shapes(weights) if archive else _shapes(weights)
-    load = partial(npz_adapters.npz_arrays if archive else _load, weights)
-    if archive and npz_adapters.is_first_form(shapes):
-        return _Declared(
-            config=npz_adapters.first_config(shapes),
-            shapes={npz_adapters.first_name(name): shape for name, shape in shapes.items()},
-            read=lambda model: npz_adapters.first_arrays(load(), model),
-            complete=False,
-        )
-    if archive and not (folder / CONFIG).is_file():
-        raise ModelError(
-            f"the npz has mlx-lm's names ({min(shapes, default='none')}), and no {CONFIG} beside "
-            "it, which alone says its scale",
-            remedy=f"put a {CONFIG} beside it, with the values that it was trained with, such as "
-            '{"num_layers": 16, "lora_parameters": {"rank": 8, "scale": 20, "dropout": 0}}',
-        )
-    data = read_object(folder, _NEEDED)
-    if peft_adapters.is_peft(data):
-        return _Declared(
-            config=peft_adapters.parse_peft_config(data, shapes),
-            shapes=peft_adapters.mlx_shapes(shapes),
-            read=lambda _: peft_adapters.mlx_arrays(load()),
-            complete=False,
-        )
-    config = parse_config(data)
-    return _Declared(
-        config=config, shapes=shapes, read=lambda _: load(), complete=config.kind != "full"
-    )
+    return read_adapter(folder / WEIGHTS, folder / CONFIG)
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor in a safetensors file, from its header."""
-    header = read_safetensors_header(path)
-    for tensor in header.tensors:
-        if tensor.dtype not in _FLOATS:
-            raise ModelError(
-                f"the adapter's {tensor.name} is of the type {tensor.dtype}, not a float",
-                remedy="use adapters as mlx-lm or PEFT write them",
-            )
-    return {tensor.name: tensor.shape for tensor in header.tensors}
+def _arrays(folder: Path, given: Adapter, config: Mapping[str, Any]) -> dict[str, mx.array]:
+    """Return the tensors in mlx-lm's form; ``config`` is the network's."""
+    found = npz_arrays(folder / WEIGHTS) if given.archive else _load(folder / WEIGHTS)
+    match given.form:
+        case Form.FIRST:
+            return first_arrays(found, config)
+        case Form.PEFT:
+            return {mlx_name(name): array.T for name, array in found.items()}
+        case Form.MLX:
+            return found
 
 
 def _load(path: Path) -> dict[str, mx.array]:

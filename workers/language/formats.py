@@ -16,6 +16,7 @@ from pathlib import Path
 
 from daemon.errors import ModelError
 from daemon.release_files import find_npz, find_shards, is_consolidated
+from daemon.release_names import follows_from_settings, split_axis
 from workers.language import zip_records
 from workers.language.headers import (
     TensorInfo,
@@ -26,7 +27,6 @@ from workers.language.headers import (
 )
 from workers.language.npz_archive import open_npz
 from workers.language.originals.archive import open_archive
-from workers.language.originals.names import follows_from_settings, split_axis
 
 # Bytes of each tensor that enter the fingerprint, taken from its middle.
 _SAMPLE = 256

@@ -11,8 +11,8 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from daemon.adapter_config import CONFIG
 from daemon.errors import ModelError, NonFiniteError
-from workers.language.adapter_config import CONFIG
 from workers.language.adapters import WEIGHTS, load_adapter
 from workers.language.load import LanguageModel
 from workers.models import own_tree

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from daemon.adapter_config import CONFIG
 from daemon.errors import ModelError
 from tests.unit.language.conftest import interleaved
-from workers.language.adapter_config import CONFIG
 from workers.language.adapters import WEIGHTS, load_adapter, read_adapter_config
 from workers.language.load import LanguageModel, load_language_model
 
@@ -148,18 +148,18 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, model: LanguageModel) ->
     folder = uploaded(tmp_path / "a", first_form())
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
-    assert "cannot be read" in refusal(folder, model)
+    assert "not a complete archive" in refusal(folder, model)
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path: Path, model: LanguageModel) -> None:
     folder = uploaded(tmp_path / "a", {})
     with zipfile.ZipFile(folder / WEIGHTS, "w") as archive:
         archive.writestr("data.pkl", b"\x80\x02.")
-    assert "cannot be read" in refusal(folder, model)
+    assert "not a complete archive" in refusal(folder, model)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(
     tmp_path: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.language.npz_adapters._MOST_BYTES", 1000)
+    monkeypatch.setattr("daemon.adapter_files._MOST_BYTES", 1000)
     assert "at most 1000" in refusal(uploaded(tmp_path / "a", first_form()), model)

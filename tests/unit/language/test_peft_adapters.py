@@ -11,9 +11,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from daemon.adapter_config import CONFIG
 from daemon.errors import ModelError
 from tests.unit.language.peft_cases import CASES, PLACE, TOKENS
-from workers.language.adapter_config import CONFIG
 from workers.language.adapters import WEIGHTS, load_adapter, read_adapter_config
 from workers.language.load import LanguageModel
 

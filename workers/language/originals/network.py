@@ -19,9 +19,9 @@ from mlx_lm.models import llama
 from mlx_lm.utils import infer_quant_config
 
 from daemon.errors import ModelError
+from daemon.release_names import EMBEDDINGS, FIRST_GATE, OUTPUT
 from workers.language.formats import ModelFiles, settings_file
 from workers.language.gguf import split_halves
-from workers.language.originals.names import EMBEDDINGS, FIRST_GATE, OUTPUT
 from workers.language.originals.params import Params, read_settings, to_params
 from workers.language.originals.release import Release, join_shards
 from workers.language.originals.shards import open_shard

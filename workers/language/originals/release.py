@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from daemon.errors import ModelError
-from workers.language.headers import TensorInfo
-from workers.language.originals.names import (
+from daemon.release_names import (
     EMBEDDINGS,
     OUTPUT,
     are_publishers_names,
@@ -22,6 +21,7 @@ from workers.language.originals.names import (
     publishers_name,
     split_axis,
 )
+from workers.language.headers import TensorInfo
 from workers.language.originals.shards import DTYPES, Shard
 
 Shape = tuple[int, ...]

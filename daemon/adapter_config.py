@@ -41,29 +41,28 @@ class AdapterConfig:
     model: str | None
 
 
-def read_object(folder: Path, needed: str) -> dict[str, Any]:
-    """Read the file in ``folder`` as an object; ``needed`` says what an adapter consists of.
+def read_object(path: Path, needed: str) -> dict[str, Any]:
+    """Read the file at ``path`` as an object; ``needed`` says what an adapter consists of.
 
     Raises:
         ModelError: the file is missing, too large, or not a JSON object.
     """
-    path = folder / CONFIG
     if not path.is_file():
-        raise ModelError(f"the adapter has no {path.name}", remedy=needed)
+        raise ModelError(f"the adapter has no {CONFIG}", remedy=needed)
     if path.stat().st_size > _MAX_CONFIG:
         raise ModelError(
-            f"{path.name} has {path.stat().st_size} bytes; at most {_MAX_CONFIG} are read",
+            f"{CONFIG} has {path.stat().st_size} bytes; at most {_MAX_CONFIG} are read",
             remedy="use the configuration that was written beside the adapter",
         )
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"{path.name} is not JSON: {error}", remedy="use the file that the training wrote"
+            f"{CONFIG} is not JSON: {error}", remedy="use the file that the training wrote"
         ) from None
     if not isinstance(data, dict):
         raise ModelError(
-            f"{path.name} is not an object", remedy="use the file that the training wrote"
+            f"{CONFIG} is not an object", remedy="use the file that the training wrote"
         )
     return data
 

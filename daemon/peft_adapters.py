@@ -1,7 +1,7 @@
 """Adapters as PEFT saves them: their settings and tensors in mlx-lm's form.
 
 The rule this module protects: an adapter is used exactly or refused. A setting that changes what
-the adapter computes, and that mlx-lm's layers do not know, is named.
+the adapter computes, and that mlx-lm's layers do not know, is named. Imports no MLX.
 
 PEFT computes ``(alpha / rank) * B A x`` (Hu et al. 2021, arXiv:2106.09685, section 4.1), with
 ``use_rslora`` ``(alpha / sqrt(rank)) * B A x`` (Kalajdzievski 2023, arXiv:2312.03732), with
@@ -17,10 +17,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import mlx.core as mx
-
+from daemon.adapter_config import AdapterConfig, rank, refused, scale, text
 from daemon.errors import ModelError
-from workers.language.adapter_config import AdapterConfig, rank, refused, scale, text
 
 _NAME = re.compile(
     r"base_model\.model\.(?P<path>.+)\.lora_(?P<part>A|B|magnitude_vector)(\.weight)?"
@@ -87,7 +85,7 @@ def mlx_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
         ModelError: a tensor is none of a linear layer's adapter, or a layer's tensors are not
             complete.
     """
-    found = {_mlx_name(name): shape[::-1] for name, shape in shapes.items()}
+    found = {mlx_name(name): shape[::-1] for name, shape in shapes.items()}
     for name in found:
         path, _, leaf = name.rpartition(".")
         other = {"lora_a": "lora_b", "lora_b": "lora_a", "m": "lora_a"}[leaf]
@@ -99,12 +97,8 @@ def mlx_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
     return found
 
 
-def mlx_arrays(arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return an adapter's tensors as mlx-lm has them."""
-    return {_mlx_name(name): array.T for name, array in arrays.items()}
-
-
-def _mlx_name(name: str) -> str:
+def mlx_name(name: str) -> str:
+    """Return what mlx-lm calls a tensor of PEFT's, whose axes it has in the other order."""
     match = _match(name)
     return f"{match['path']}.{_PARTS[match['part']]}"
 
