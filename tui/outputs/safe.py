@@ -17,13 +17,13 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
-_TAB = 4
+_TAB = "    "
 
 
 def safe_text(text: str) -> str:
     """Return text whose control characters are shown as escapes; tabs become spaces."""
     text = text.replace("\r\n", "\n")
-    return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], text).expandtabs(_TAB)
+    return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], text).replace("\t", _TAB)
 
 
 def one_line(text: str) -> str:

@@ -35,17 +35,27 @@ class Thumb(Vertical):
         super().__init__()
         self.row = row
         self._label = shortened(row.title, width)
+        self._content: Drawn | Problem | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out."""
         yield PictureBox()
         yield Static(Content(self._label), classes="label")
 
+    def on_mount(self) -> None:
+        """Show what came before there was a place for it."""
+        self._show()
+
     def show(self, content: Drawn | Problem) -> None:
         """Show the picture, or that it cannot be shown."""
-        if isinstance(content, Drawn):
-            self.query_one(PictureBox).show(content)
-        else:
+        self._content = content
+        if self.query(PictureBox):
+            self._show()
+
+    def _show(self) -> None:
+        if isinstance(self._content, Drawn):
+            self.query_one(PictureBox).show(self._content)
+        elif self._content is not None:
             self.query_one(".label", Static).update(Content("cannot be shown"))
 
 
@@ -123,7 +133,7 @@ class SheetView(Vertical, can_focus=True):
     def place(self, row: Row, content: Drawn | Problem) -> None:
         """Show a picture that came, if its page is still shown."""
         for thumb in self.query(Thumb):
-            if thumb.row == row and thumb.is_mounted:
+            if thumb.row == row:
                 thumb.show(content)
 
     def on_resize(self, _event: Resize) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daemon.client.follow import Part
+from tui.outputs.safe import safe_text
 from tui.outputs.wrapping import MOST_CHARACTERS
 
 if TYPE_CHECKING:
@@ -39,13 +40,12 @@ def reader(client: Client, number: int) -> Read:
 
 def pieces(read: Read, wanted: Callable[[], bool]) -> Iterator[Piece]:
     """Yield a job's text from its beginning as it is made, until it ends or nobody wants it."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder = _Decoder()
     offset, anew = 0, True
     while wanted():
         part = read(offset)
         if part.offset - len(part.data) != offset:
-            decoder.reset()
-            anew = True
+            decoder, anew = _Decoder(), True
         offset = part.offset
         ended = part.ended and not part.data
         text = decoder.decode(part.data, final=ended)
@@ -54,3 +54,17 @@ def pieces(read: Read, wanted: Callable[[], bool]) -> Iterator[Piece]:
             anew = False
         if ended:
             return
+
+
+class _Decoder:
+    """Makes harmless text of bytes that come in parts; a line end may be cut in two."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+
+    def decode(self, data: bytes, *, final: bool) -> str:
+        """Return the text as far as it is certain."""
+        text = self._held + self._decoder.decode(data, final=final)
+        self._held = "\r" if text.endswith("\r") and not final else ""
+        return safe_text(text.removesuffix("\r") if self._held else text)
