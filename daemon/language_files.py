@@ -60,6 +60,24 @@ class LanguageFiles:
         known = {"gguf": self._gguf, "original": self._release, "npz": self._npz}
         yield from known.get(self.format, self._folder)()
 
+    def weights(self) -> tuple[list[WeightsHeader], Quantization]:
+        """Return the headers of all weights, and what the configuration says of packed ones.
+
+        Raises:
+            ModelError: names the file, and what is wrong with it.
+        """
+        plain = Quantization()
+        if self.format == "gguf":
+            return self._headers([self._only_gguf()], read_gguf_header), plain
+        if self.format == "original":
+            shards = find_shards(self.path, name=self.name)
+            return self._headers(shards, _read_released), plain
+        if self.format == "npz":
+            arrays = find_npz(self.path, name=self.name)
+            return self._headers(arrays, read_npz_header), quantization_of(self._npz_config())
+        settings = quantization_of(self._object(CONFIG))
+        return self._headers(self._shards(), read_safetensors_header), settings
+
     def _folder(self) -> Iterator[LanguageFacts]:
         config = self._object(CONFIG)
         facts = LanguageFacts(architecture=_model_type(config))

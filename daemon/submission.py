@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from daemon import conversions, references, rows
 from daemon.access import Person, require_change, require_priority
+from daemon.adapter_fit import check_uploaded_adapter
 from daemon.defaults import PRIORITIES
 from daemon.errors import ModelError, SpecRefusedError, UsageError
 from daemon.filestore import FileStore
@@ -184,16 +185,23 @@ class Desk:
         raise _unknown_model(name, self.models)
 
     def _check_files(self, spec: Spec, inputs: Inputs) -> None:
-        """Look at every uploaded file: each row of data, the header of a picture or LoRA file."""
+        """Look at every uploaded file: each row of data, the header of a picture or adapter."""
         store = FileStore(self.paths.blobs)
         files = {place: (name, store.path(sha256)) for place, (name, sha256) in inputs.items()}
         if isinstance(spec, TrainSpec):
             rows.check_training_data(_places(files, "data."), spec)
-        elif isinstance(spec, InferSpec) and "prompts" in files:
-            rows.check_prompts(*files["prompts"])
+        elif isinstance(spec, InferSpec):
+            if "prompts" in files:
+                rows.check_prompts(*files["prompts"])
+            self._check_adapter(files, "adapter", spec.model)
+        elif isinstance(spec, ConvertSpec):
+            self._check_adapter(files, "fuse", spec.model)
         elif isinstance(spec, DiffuseSpec):
             check_pictures(files, spec)
             check_loras(files)
+
+    def _check_adapter(self, files: Mapping[str, tuple[str, Path]], field: str, model: str) -> None:
+        check_uploaded_adapter(files, field, model, self.models.find(model))
 
     def _check_options(self, person: Person, spec: Spec) -> tuple[str, ...]:
         """Refuse options that do not go with the model; return what is to be said of others."""

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from daemon.access import account_name
 from daemon.cli import main
@@ -90,6 +92,15 @@ def desk(stage: Any, tiny_model: Path) -> Iterator[Bench]:
     with Client(stage.paths.socket) as client:
         me = client.status()["me"]
         yield Bench(stage=stage, client=client, models=models, user=me["name"], uid=me["uid"])
+
+
+def write_adapter(folder: Path, inputs: int = 64) -> Path:
+    """Write an adapter of the tiny model's, or one of ``inputs`` others."""
+    matrix = np.zeros((inputs, 2), np.float32)
+    save_file({"model.layers.0.self_attn.q_proj.lora_a": matrix}, folder / ADAPTER[0])
+    settings = {"num_layers": 1, "lora_parameters": {"rank": 2, "scale": 20.0}}
+    (folder / ADAPTER[1]).write_text(json.dumps(settings))
+    return folder
 
 
 def quantise(folder: Path, **settings: Any) -> None:
@@ -274,11 +285,18 @@ def test_an_adapter_of_another_model_is_refused(desk: Bench) -> None:
 
 
 def test_an_adapter_travels_by_hash(desk: Bench, tmp_path: Path) -> None:
-    for name in ADAPTER:
-        (tmp_path / name).write_bytes(b"{}")
-    number = desk.convert(fuse=desk.client.adapter(str(tmp_path)))
-    fused = desk.client.job(number)["spec"]["fuse"]
+    given = desk.client.adapter(str(write_adapter(tmp_path)))
+    fused = desk.client.job(desk.convert(fuse=given))["spec"]["fuse"]
     assert [fused[part]["name"] for part in ("weights", "config")] == list(ADAPTER)
+
+
+def test_an_adapter_that_does_not_fit_is_refused_at_once(desk: Bench, tmp_path: Path) -> None:
+    given = desk.client.adapter(str(write_adapter(tmp_path, inputs=65)))
+    refused = desk.refused(fuse=given)
+    assert refused.field == "fuse"
+    assert "has the shape 65x2, and that layer of m has 64 inputs" in refused.message
+    with pytest.raises(SpecRefusedError, match="adapter: the adapter does not fit the model"):
+        desk.client.submit("infer", {"model": "m", "prompt": "x", "adapter": given})
 
 
 def test_a_job_on_a_model_that_is_being_made_waits_for_it(desk: Bench) -> None:
