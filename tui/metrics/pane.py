@@ -193,13 +193,15 @@ class MetricsPane(JobPane, can_focus=True):
             return
         look = message.look
         self._asking = False
+        before = (self._this, self._other, self._trouble)
         self._this, self._other = look.this, look.other
         self._trouble = None if look.error is None else notes.trouble(look.error)
         self._hopeless = isinstance(look.error, NotFoundError)
         if look.other_error is not None and look.other is not None:
             self._forget_other()
             self._trouble = notes.no_comparison(look.other.number, look.other_error)
-        self._refresh()
+        if before != (self._this, self._other, self._trouble):
+            self._refresh()
 
     # Showing
 

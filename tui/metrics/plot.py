@@ -6,9 +6,10 @@ after every resize and change of theme, and costs nothing while it has no size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
+import numpy as np
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Grid, Vertical
@@ -22,8 +23,10 @@ from textual_plot.plot_widget import Legend
 
 from tui.metrics.drawing import Drawing, Line, Size, Stroke, dashes, markers
 from tui.metrics.figures import Tick
+from tui.metrics.raster import braille
 
 Draw = Callable[[Size], Drawing]
+Segment = tuple[float | np.floating, float | np.floating, float | np.floating, float | np.floating]
 
 # Columns left of the curves and rows below, for the numbers; the frame takes one on each side.
 _LEFT = 8
@@ -46,7 +49,21 @@ class _Labels(NumericAxisFormatter):
 
 
 class _Canvas(Canvas):
-    """A canvas whose lines always have a style, which Textual's filter for NO_COLOR asks for."""
+    """A canvas that draws braille lines fast, and is right without colours.
+
+    Its empty rows have a style too, which Textual's filter for NO_COLOR asks for.
+    """
+
+    def draw_hires_lines(
+        self,
+        coordinates: Iterable[Segment],
+        hires_mode: HiResMode | None = None,  # noqa: ARG002 - lines are drawn in braille alone
+        style: str = "white",
+    ) -> None:
+        segments = np.array(list(coordinates), float).reshape(-1, 4)
+        with self.batch_refresh():
+            for column, row, char in braille(segments, self.size.width, self.size.height):
+                self.set_pixel(column, row, char, style)
 
     def render_line(self, y: int) -> Strip:
         strip = super().render_line(y)
@@ -86,10 +103,10 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
         """Leave no more room for numbers than they need."""
         self.margin_top, self.margin_bottom, self.margin_left = 0, _BELOW, _LEFT
 
-    def show(self, draw: Draw) -> None:
-        """Draw with this function from now on."""
+    def show(self, draw: Draw) -> Drawing | None:
+        """Draw with this function from now on; return what is drawn if there is room yet."""
         self._draw = draw
-        self._redraw()
+        return self._redraw()
 
     @on(events.Resize)
     def _resized(self) -> None:
@@ -113,12 +130,12 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
     def _style(self, name: str) -> str:
         return str(self.get_component_rich_style(name, partial=True))
 
-    def _redraw(self) -> None:
+    def _redraw(self) -> Drawing | None:
         room = Size(
             columns=self.size.width - _LEFT - _FRAME, rows=self.size.height - _BELOW - _FRAME
         )
         if self._draw is None or room.columns < 1 or room.rows < 1:
-            return
+            return None
         self.drawing = drawing = self._draw(room)
         self.clear()
         self._set_axes(drawing)
@@ -126,6 +143,7 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
             self._mark(step, drawing.y_limits, room.rows)
         for line in drawing.lines:
             self._add(line, drawing.x_limits, room.columns)
+        return drawing
 
     def _set_axes(self, drawing: Drawing) -> None:
         self.set_xlimits(*drawing.x_limits)
@@ -186,9 +204,9 @@ class Plot(Vertical):
     def _show(self) -> None:
         if self._draw is None:
             return
-        drawing = self._draw(Size(columns=1, rows=1))
-        self.query_one(".title", Static).update(_title(drawing))
-        self.query_one(CurvePlot).show(self._draw)
+        curves = self.query_one(CurvePlot)
+        drawn = curves.show(self._draw) or self._draw(Size(columns=1, rows=1))
+        self.query_one(".title", Static).update(_title(drawn))
 
 
 def _title(drawing: Drawing) -> Content:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from daemon.client.answers import Job, Metric
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a job; ``complete``: it does not run, and there was nothing more."""
+    """What is known of a job; ``complete``: it does not run, and there was nothing more.
+
+    Two are equal if nothing came between them: curves that got no row are the same object.
+    """
 
     number: int
     curves: Curves = field(default_factory=Curves)
