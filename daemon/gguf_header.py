@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.errors import ModelError
+from daemon.regular_files import open_regular
 from daemon.safetensors_header import DAMAGED, TensorInfo, WeightsHeader, within
+from daemon.tensor_sizes import MOST_AXES, checked_shape, checked_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +69,19 @@ _SCALARS = {
     12: "d",
 }
 _STRING, _ARRAY = 8, 9
-_MALFORMED = (struct.error, ValueError, TypeError, IndexError, OverflowError, RecursionError)
+_MALFORMED = (
+    struct.error,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+# Published files have some 5,000 tensors at most, and some 800,000 tokens and merges.
+_MOST_ENTRIES = 2**22  # tensors, settings, and elements of arrays that are not plain numbers
+_MOST_TEXT = 2**26  # bytes of all texts that are kept
+_MOST_ALIGNMENT = 2**20
 
 
 def read_gguf_header(path: Path, *, arrays: bool = False, name: str | None = None) -> WeightsHeader:
@@ -78,21 +93,24 @@ def read_gguf_header(path: Path, *, arrays: bool = False, name: str | None = Non
 
     Raises:
         ModelError: the file is not GGUF of version 2 or 3, or is shorter than it declares.
+        OSError: it cannot be opened, or is no regular file.
     """
     name = name or path.name
-    size = path.stat().st_size
-    if size < 24:
-        raise ModelError(f"{name} is not a complete GGUF file", remedy=DAMAGED)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            header = _Cursor(data, arrays=arrays).header()
-        except _MALFORMED as error:
-            raise ModelError(
-                f"{name} is not a complete GGUF file: {error}", remedy=DAMAGED
-            ) from None
-        except _UnreadableError as error:
-            raise ModelError(f"{name}: {error}", remedy=error.remedy) from None
-    return within(name, size, header)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < 24:
+            raise ModelError(f"{name} is not a complete GGUF file", remedy=DAMAGED)
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+            return within(name, size, _header(name, data, arrays=arrays))
+
+
+def _header(name: str, data: mmap.mmap, *, arrays: bool) -> WeightsHeader:
+    try:
+        return _Cursor(data, arrays=arrays).header()
+    except _MALFORMED as error:
+        raise ModelError(f"{name} is not a complete GGUF file: {error}", remedy=DAMAGED) from None
+    except _UnreadableError as error:
+        raise ModelError(f"{name}: {error}", remedy=error.remedy) from None
 
 
 def loaded_bytes(tensor: TensorInfo) -> int:
@@ -125,6 +143,8 @@ class _Cursor:
         self._data = data
         self._arrays = arrays
         self._place = 0
+        self._entries = _MOST_ENTRIES
+        self._text_bytes = _MOST_TEXT
 
     def header(self) -> WeightsHeader:
         """Read the whole header from the start."""
@@ -134,16 +154,28 @@ class _Cursor:
         version, tensors, values = self._number("I"), self._number("Q"), self._number("Q")
         if version not in (2, 3):
             raise _UnreadableError(f"GGUF version {version} is unknown; 2 and 3 can be read")
+        self._claim(tensors + values)
         metadata = {self._text(): self._value(self._number("I")) for _ in range(values)}
         infos = [self._tensor() for _ in range(tensors)]
         if len({info.name for info in infos}) < len(infos):
             raise _UnreadableError("it declares two tensors of one name")
-        start = _aligned(self._place, int(metadata.get("general.alignment", 32)))
+        start = _aligned(self._place, metadata.get("general.alignment", 32))
         return WeightsHeader(
             tensors=tuple(_moved(info, start) for info in infos),
             data_start=start,
             metadata={key: value for key, value in metadata.items() if value is not None},
         )
+
+    def _claim(self, entries: int) -> None:
+        """Count what is about to be read one by one."""
+        self._entries -= entries
+        if self._entries < 0:
+            raise ValueError(f"its header has more than {_MOST_ENTRIES} entries")
+
+    def _claim_text(self, length: int) -> None:
+        self._text_bytes -= length
+        if self._text_bytes < 0:
+            raise ValueError(f"the texts of its header have more than {_MOST_TEXT} bytes")
 
     def _number(self, code: str) -> Any:
         value = struct.unpack_from("<" + code, self._data, self._place)[0]
@@ -154,6 +186,7 @@ class _Cursor:
         length = self._number("Q")
         if length > len(self._data) - self._place:
             raise IndexError("a text extends past the end of the file")
+        self._claim_text(length)
         text = self._data[self._place : self._place + length].decode("utf-8")
         self._place += length
         return text
@@ -174,10 +207,12 @@ class _Cursor:
         elif kind == _STRING:
             self._skip_texts(count)
         else:
+            self._claim(count)
             for _ in range(count):
                 self._value(kind)
 
     def _skip_texts(self, count: int) -> None:
+        self._claim(count)
         data, place, length_at = self._data, self._place, struct.Struct("<Q").unpack_from
         for _ in range(count):
             place += 8 + length_at(data, place)[0]
@@ -189,14 +224,17 @@ class _Cursor:
             return self._texts(count)
         if kind in _SCALARS:
             return self._numbers(_SCALARS[kind], count)
+        self._claim(count)
         return tuple(self._value(kind) for _ in range(count))
 
     def _texts(self, count: int) -> tuple[str, ...]:
         """Read texts one behind another; this loop is most of the time that a header takes."""
+        self._claim(count)
         data, place, length_at = self._data, self._place, struct.Struct("<Q").unpack_from
         texts = []
         for _ in range(count):
             end = place + 8 + length_at(data, place)[0]
+            self._claim_text(end - place - 8)
             texts.append(data[place + 8 : end].decode("utf-8"))
             place = end
         self._place = place
@@ -215,21 +253,26 @@ class _Cursor:
 
     def _tensor(self) -> TensorInfo:
         name, dimensions = self._text(), self._number("I")
-        shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
+        if dimensions > MOST_AXES:
+            raise ValueError(f"a tensor has {dimensions} axes; at most {MOST_AXES} are read")
+        shape = checked_shape([self._number("Q") for _ in range(dimensions)][::-1])
         kind, offset = self._number("I"), self._number("Q")
         if kind not in _GGML_TYPES:
             known = ", ".join(name for name, _, _ in _GGML_TYPES.values())
             raise _UnreadableError(
-                f"tensor {name} has the ggml type number {kind}, which cannot be read",
+                f"tensor {name[:80]} has the ggml type number {kind}, which cannot be read",
                 f"use a file whose tensors are of the types {known}",
             )
         dtype, elements, width = _GGML_TYPES[kind]
         if elements > 1 and (not shape or shape[-1] % elements):
             raise _UnreadableError(
-                f"tensor {name} has the shape {shape}, whose rows are not whole blocks of {dtype}"
+                f"tensor {name[:80]} has the shape {shape}, whose rows are not whole blocks of "
+                f"{dtype}"
             )
         length = math.prod(shape) // elements * width
-        return TensorInfo(name=name, dtype=dtype, shape=shape, offset=offset, bytes=length)
+        return TensorInfo(
+            name=name, dtype=dtype, shape=shape, offset=checked_size(offset), bytes=length
+        )
 
 
 def _moved(info: TensorInfo, start: int) -> TensorInfo:
@@ -243,5 +286,8 @@ def _moved(info: TensorInfo, start: int) -> TensorInfo:
     )
 
 
-def _aligned(place: int, alignment: int) -> int:
-    return (place + alignment - 1) // alignment * alignment if alignment > 0 else place
+def _aligned(place: int, alignment: object) -> int:
+    """Return the next place that is a multiple of ``alignment``."""
+    if type(alignment) is not int or not 0 < alignment <= _MOST_ALIGNMENT:
+        raise ValueError(f"general.alignment is {str(alignment)[:80]!r}")
+    return (place + alignment - 1) // alignment * alignment

@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "not a complete PyTorch checkpoint" in message(read_torch_header, file)
     pickled = index({"w": tensor(storage("0", b"HalfStorage", 12), (3, 4), (4, 1))})
     write_archive(file, pickled, {"0": bytes(22)})
-    assert "shorter than w needs" in message(read_torch_header, file)
+    assert "has 22 of the 24 bytes" in message(read_torch_header, file)
     write_archive(file, pickled, {"1": bytes(24)})
     assert "the numbers of w are not in it" in message(read_torch_header, file)
     file.write_bytes(pickle.dumps({}, protocol=2))
@@ -116,7 +116,7 @@ def test_an_npz_archive_is_read_by_its_headers(tmp_path: Path, save: Any) -> Non
 
 def test_an_npz_archive_with_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", a=np.array([{}], object))
-    assert "a.npy holds Python objects" in message(read_npz_header, tmp_path / "w.npz")
+    assert "a holds Python objects" in message(read_npz_header, tmp_path / "w.npz")
 
 
 def test_a_damaged_npz_archive_is_refused(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_a_damaged_npz_archive_is_refused(tmp_path: Path) -> None:
     assert "mine is not a complete archive of arrays" in message(read_npz_header, file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.npy", b"no array")
-    assert "one of its entries is no array" in message(read_npz_header, file)
+    assert "a.npy is no array" in message(read_npz_header, file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31))
     assert f"has {2**31} bytes" in message(read_npz_header, file)
     with zipfile.ZipFile(file, "w") as archive:
         header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000,)}\n"
         archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
-    assert "fewer bytes than its array" in message(read_npz_header, file)
+    assert "a has 0 of 4000 bytes" in message(read_npz_header, file)

@@ -167,13 +167,11 @@ def read_headers(files: ModelFiles) -> dict[str, WeightsHeader]:
 
 
 def _torch_header(path: Path) -> WeightsHeader:
-    archive = open_archive(path)
-    return WeightsHeader(tensors=tuple(map(archive.info, archive.tensors)), data_start=0)
+    return WeightsHeader(tensors=tuple(open_archive(path).infos.values()), data_start=0)
 
 
 def _npz_header(path: Path) -> WeightsHeader:
-    arrays = open_npz(path).arrays.values()
-    return WeightsHeader(tensors=tuple(array.info for array in arrays), data_start=0)
+    return WeightsHeader(tensors=tuple(open_npz(path).infos.values()), data_start=0)
 
 
 _READERS: dict[str, Callable[[Path], WeightsHeader]] = {

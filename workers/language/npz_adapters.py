@@ -19,14 +19,19 @@ import numpy as np
 
 from daemon.first_adapters import first_name
 from workers.language.gguf import split_halves
+from workers.language.npz_archive import open_npz
 
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
 def npz_arrays(path: Path) -> dict[str, mx.array]:
-    """Read every array; the file has passed ``daemon.adapter_files.read_adapter``."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: mx.array(archive[name]) for name in archive.files}
+    """Read every array; the file has passed ``daemon.adapter_files.read_adapter``.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    archive = open_npz(path)
+    return {name: mx.array(np.asarray(archive.read(name), order="C")) for name in archive.arrays}
 
 
 def first_arrays(arrays: Mapping[str, mx.array], config: Mapping[str, Any]) -> dict[str, mx.array]:

@@ -14,7 +14,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from daemon import torch_pickle
 from daemon.errors import ModelError
 from tests.unit.language import torch_files
 from tests.unit.language.original_cases import PLACE
@@ -119,11 +118,14 @@ def test_names_near_the_allowed_ones_are_refused(tmp_path: Path, module: str, na
     assert f"{module}.{name}" in refusal(one_tensor(tmp_path / "evil.pth", pickled))
 
 
-def test_a_pickle_cannot_change_how_the_next_one_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attributes", [b"N}", b"}", b"}N"])
+def test_only_a_dictionary_is_given_attributes(tmp_path: Path, attributes: bytes) -> None:
+    """Attributes of what stands for torch's function would be there for the next checkpoint."""
     rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
-    state = b"N}" + torch_files.text("__defaults__") + b")s\x86b."
-    assert "data.pkl" in refusal(one_tensor(tmp_path / "evil.pth", b"\x80\x02" + rebuild + state))
-    assert torch_pickle._Tensors._rebuild.__defaults__ is None
+    given = rebuild + attributes + torch_files.text("__defaults__") + b")s"
+    for state in (given + b"b.", given + b"\x86b."):
+        message = refusal(one_tensor(tmp_path / "evil.pth", b"\x80\x02" + state))
+        assert "evil.pth is damaged: its data.pkl cannot be read" in message
     path = one_tensor(tmp_path / "a.pth", tensor_of(12, (12,), (1,)))
     assert open_archive(path).read("a").tolist() == VALUES.tolist()
 

@@ -85,11 +85,10 @@ def open_shard(path: Path) -> Shard:
     """
     if path.suffix == ".pth":
         torch = open_archive(path)
-        return PthShard(tensors={name: torch.info(name) for name in torch.tensors}, archive=torch)
+        return PthShard(tensors=torch.infos, archive=torch)
     if path.suffix == ".npz":
         npz = open_npz(path)
-        infos = {name: array.info for name, array in npz.arrays.items()}
-        return NpzShard(tensors=infos, archive=npz)
+        return NpzShard(tensors=npz.infos, archive=npz)
     found = {tensor.name: tensor for tensor in read_safetensors_header(path).tensors}
     for tensor in found.values():
         if tensor.dtype not in DTYPES:
