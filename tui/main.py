@@ -21,8 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("studioq tui needs a terminal; studioq list shows the queue", file=sys.stderr)  # noqa: T201
         return int(ExitCode.USAGE)
     from tui.app import StudioqApp
+    from tui.outputs.terminal import prepare
     from tui.settings import read_settings, settings_folder
 
+    # Before the app reads the terminal, whose answer this would otherwise be taken for a key.
+    prepare()
     folder = settings_folder()
     app = StudioqApp(lambda: Client(options.socket), settings=read_settings(folder), folder=folder)
     app.run()

@@ -44,6 +44,8 @@ class MainScreen(Screen[None]):
         Binding("i", "tab('summary')", "Summary", show=False, id="tab.summary"),
         Binding("left_square_bracket", "step(-1)", "Tab before", show=False, id="tab.before"),
         Binding("right_square_bracket", "step(1)", "Next tab", show=False, id="tab.next"),
+        Binding("ctrl+n,plus", "new", "New", key_display="^n", id="new"),
+        Binding("d", "duplicate", "Duplicate", show=False, id="job.duplicate"),
         Binding("x", "act('cancel')", "Cancel", id="job.cancel"),
         Binding("F", "act('finish')", "Finish", show=False, id="job.finish"),
         Binding("h", "act('hold')", "Hold/release", show=False, id="job.hold"),
@@ -225,6 +227,8 @@ class MainScreen(Screen[None]):
             return self._named(str(parameters[0])) is not None
         if action in ("raise", "lower"):
             return self._changed_priority(action) is not None
+        if action == "duplicate":
+            return self.job is not None and self.job["readable"]
         if action == "tab":
             return any(tab == parameters[0] for tab in self._tab_names())
         return True
@@ -258,6 +262,25 @@ class MainScreen(Screen[None]):
         change = self._changed_priority(action)
         if change is not None and self.job is not None:
             self.do(change, self.job)
+
+    def action_new(self) -> None:
+        """Fill in a form for a new job."""
+        self._fill_in(None)
+
+    def action_duplicate(self) -> None:
+        """Fill in the form with what the job under the cursor was asked."""
+        if self.job is not None:
+            self._fill_in(self.job["id"])
+
+    def _fill_in(self, start_from: int | None) -> None:
+        from tui.forms.screen import NewJobScreen
+
+        def queued(number: int | None) -> None:
+            if number is not None:
+                self._feed.hurry()
+                self.notify(f"job {number} is queued")
+
+        self.app.push_screen(NewJobScreen(self._connect, start_from=start_from), queued)
 
     def do(self, action: Action, job: JobLine) -> None:
         """Run an action, after its question if it has one."""

@@ -38,8 +38,15 @@ def _metrics() -> type[JobPane]:
     return MetricsPane
 
 
+def _outputs() -> type[JobPane]:
+    from tui.outputs.pane import OutputsPane
+
+    return OutputsPane
+
+
 TABS: tuple[Tab, ...] = (
     Tab(name="summary", title="Summary", load=lambda: SummaryPane),
     Tab(name="log", title="Log", load=_log),
     Tab(name="metrics", title="Metrics", load=_metrics),
+    Tab(name="outputs", title="Outputs", load=_outputs),
 )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -324,7 +325,7 @@ def test_tabs_are_opened_by_key(studio: Studio, four: list[int]) -> None:
             detail = seat.main.query_one(Detail)
             for key, name in (("l", "log"), ("m", "metrics"), ("i", "summary")):
                 await seat.press(key)
-                await seat.until(lambda name=name: detail.current == name and detail.pane(name))
+                await seat.until(partial(is_open, detail, name))
                 await seat.until(lambda: detail.has_focus_within)
                 await seat.press("escape")
                 await seat.until(lambda: seat.table.has_focus)
@@ -336,5 +337,26 @@ def test_tabs_are_opened_by_key(studio: Studio, four: list[int]) -> None:
             assert job is not None
             assert job["id"] == four[3]
             assert detail.pane("log").job is None  # type: ignore[union-attr]
+
+    sit(run())
+
+
+def is_open(detail: Detail, name: str) -> bool:
+    return detail.current == name and detail.pane(name) is not None
+
+
+def test_a_new_job_and_a_duplicate_are_queued(studio: Studio, four: list[int]) -> None:
+    async def run() -> None:
+        async with seated(studio, 4) as seat:
+            await seat.press("d")
+            await seat.until(lambda: seat.app.screen.query("#form-fields, FieldRow"))
+            await seat.press("ctrl+s")
+            await seat.until(lambda: len(seat.main.board) == 5)
+            await seat.until(lambda: seat.app.main is not None)
+            assert seat.main.board.shown[0] > four[3]
+            await seat.press("ctrl+n")
+            await seat.until(lambda: seat.app.main is None)
+            await seat.press("escape")
+            await seat.until(lambda: seat.app.main is not None)
 
     sit(run())
