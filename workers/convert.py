@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from daemon.errors import DiskFullError, JobError
 from daemon.specs import ConvertSpec
 from daemon.targets import staging_folder
@@ -79,8 +77,6 @@ def run(
     spec, path, target = context.spec, context.model, context.target
     if not isinstance(spec, ConvertSpec) or path is None or target is None:
         raise JobError("a convert job needs a ConvertSpec, a model and a target")
-    mx.reset_peak_memory()
-    held = mx.get_active_memory()  # by models that are kept
     files = formats.find_model_files(path)
     fingerprint = formats.fingerprint(files)
     key = _key(spec, fingerprint, context.adapter)
@@ -103,7 +99,6 @@ def run(
         target=target,
         key=key,
         clock=clock,
-        held=held,
     )
     try:
         yield from job.events()
@@ -127,8 +122,7 @@ def _key(spec: ConvertSpec, fingerprint: str, adapter: Path | None) -> str:
 class _Conversion:
     """One attempt at a conversion; bytes are counted as they are written.
 
-    ``held``: bytes that MLX held before it began, which are not its own. ``bytes_before``: what
-    earlier attempts have written.
+    ``bytes_before``: what earlier attempts have written.
     """
 
     context: Context
@@ -140,7 +134,6 @@ class _Conversion:
     target: Path
     key: str
     clock: Clock
-    held: int
     bytes_read: int = 0
     bytes_written: int = 0
     bytes_before: int = 0
@@ -278,7 +271,7 @@ class _Conversion:
 
     def _report(self, seconds: float, *, fetched: bool) -> Events:
         """Say how much was read and written, how fast, and how to use it."""
-        peak = max(0, mx.get_peak_memory() - self.held)
+        peak = self.context.memory.peak()
         values = {
             "bytes_read": float(self.bytes_read),
             "bytes_written": float(self.bytes_written),

@@ -60,7 +60,6 @@ def run(context: Context, clock: Clock = time.perf_counter) -> Iterator[Event]:
     if detect(path) is not None:
         yield from flux.run(context)
         return
-    mx.reset_peak_memory()
     if not context.models.is_loaded(path):
         yield Log(text=f"Loading {spec.model}")
     seconds = context.models.load_seconds(path, DIFFUSION)
@@ -229,7 +228,7 @@ class _Job:
         return {
             "step_images_per_second": done / seconds if seconds else 0.0,
             "denoise_step_images_per_second": done / self._denoising if self._denoising else 0.0,
-            "peak_memory_bytes": float(mx.get_peak_memory()),
+            "peak_memory_bytes": float(self._context.memory.peak()),
             "load_seconds": self._load_seconds,
         }
 

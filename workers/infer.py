@@ -11,8 +11,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import mlx.core as mx
-
 from daemon.errors import JobError
 from daemon.rows import read_rows
 from daemon.specs import InferSpec
@@ -51,7 +49,7 @@ class _Totals:
     judged: int = 0
     matched: int = 0
 
-    def metrics(self, load_seconds: float) -> dict[str, float]:
+    def metrics(self, load_seconds: float, peak: int) -> dict[str, float]:
         """Return the job's numbers; rates are over all answers, and finite."""
         prompt = sum(answer.prompt_tokens for answer in self.answers)
         prompt_seconds = sum(answer.prompt_seconds for answer in self.answers)
@@ -62,7 +60,7 @@ class _Totals:
             "prompt_tps": prompt / prompt_seconds if prompt_seconds else 0.0,
             "generation_tokens": float(sum(answer.tokens for answer in self.answers)),
             "generation_tps": later / seconds if seconds else 0.0,
-            "peak_memory_bytes": float(mx.get_peak_memory()),
+            "peak_memory_bytes": float(peak),
             "load_seconds": load_seconds,
         }
         if self.judged:
@@ -95,7 +93,6 @@ def run(context: Context) -> Iterator[Event]:
     spec, path = context.spec, context.model
     if not isinstance(spec, InferSpec) or path is None:
         raise JobError("an infer job needs an InferSpec and a model")
-    mx.reset_peak_memory()
     if not context.models.is_loaded(path):
         yield Log(text=f"Loading {spec.model}")
     seconds = context.models.load_seconds(path)
@@ -112,7 +109,7 @@ def run(context: Context) -> Iterator[Event]:
         for note in [*_adapter_notes(run), *run.format.notes(model)]:
             yield Log(text=note)
         yield from _single(run) if spec.prompt is not None else _file(run)
-        yield from _report(run.totals, seconds)
+        yield from _report(run, seconds)
 
 
 def _single(run: _Run) -> Events:
@@ -234,9 +231,10 @@ def _length_note(run: _Run, tokens: int, index: int) -> Iterator[Event]:
         )
 
 
-def _report(totals: _Totals, load_seconds: float) -> Events:
+def _report(run: _Run, load_seconds: float) -> Events:
     """Say what the job took: as metrics, and as lines people know from mlx-lm."""
-    values = totals.metrics(load_seconds)
+    totals = run.totals
+    values = totals.metrics(load_seconds, run.context.memory.peak())
     yield Metric(step=len(totals.answers), values=values)
     lines = [
         f"Prompt: {values['prompt_tokens']:.0f} tokens, {values['prompt_tps']:.3f} tokens-per-sec",

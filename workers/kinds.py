@@ -19,6 +19,7 @@ from workers.events import Event
 
 if TYPE_CHECKING:
     from workers.models import ModelCache
+    from workers.own_memory import OwnMemory
 
 
 class Request(StrEnum):
@@ -53,7 +54,8 @@ class Context:
     model's folder or file, ``adapter`` a folder with ``adapters.safetensors`` and
     ``adapter_config.json``, ``checkpoint`` the folder of this job's last checkpoint if an earlier
     attempt wrote one. ``target`` is where the model shall be that the job makes; it is put together
-    at ``daemon.targets.staging_folder(target, job)``.
+    at ``daemon.targets.staging_folder(target, job)``. ``memory`` counts, from now on, what the
+    attempt holds; models that are kept for others are not in it.
     """
 
     job: int
@@ -67,6 +69,11 @@ class Context:
     checkpoint: Path | None = None
     target: Path | None = None
     control: Control = field(default_factory=Control)
+    memory: OwnMemory = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to count memory."""
+        object.__setattr__(self, "memory", self.models.memory.begin())
 
 
 Runner = Callable[[Context], Iterator[Event]]

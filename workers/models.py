@@ -22,6 +22,7 @@ from daemon.errors import OutOfMemoryError
 from workers.language import formats
 from workers.language.load import LanguageModel, load_language_model
 from workers.memory import free_unused, on_gpu
+from workers.own_memory import MemoryBook
 
 
 class Loaded(Protocol):
@@ -66,6 +67,7 @@ class ModelCache:
 
     ``budget_bytes`` bounds the models kept; one that is larger alone is loaded all the same.
     ``limit_bytes`` is what the device has: a model beyond it is refused before it is loaded.
+    ``memory`` counts what attempts hold beside the models that nobody uses.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ModelCache:
         self._limit = limit_bytes
         self._clock = clock
         self._entries: dict[Path, _Entry] = {}
+        self.memory = MemoryBook(self._idle_bytes)
 
     def paths(self) -> list[Path]:
         """Return the resolved path of each loaded model, least recently used first."""
@@ -109,11 +112,11 @@ class ModelCache:
     def borrow_with(self, loader: Loader[M], path: Path) -> Iterator[M]:
         """Give a model of the loader's kind with module trees of its own; keep it loaded."""
         entry = self._entry(path, loader)
-        entry.borrowers += 1
+        self._lend(entry, 1)
         try:
             yield loader.own(entry.model)
         finally:
-            entry.borrowers -= 1
+            self._lend(entry, -1)
             entry.used_at = self._clock()
 
     def free_bytes(self) -> int | None:
@@ -123,8 +126,16 @@ class ModelCache:
     def clear(self) -> int:
         """Drop every model that is not in use; return the bytes that MLX still holds."""
         for path in [path for path, entry in self._entries.items() if not entry.borrowers]:
-            del self._entries[path]
+            self._drop(path)
         return free_unused()
+
+    def _lend(self, entry: _Entry, change: int) -> None:
+        self.memory.settle()
+        entry.borrowers += change
+
+    def _drop(self, key: Path) -> None:
+        self.memory.settle()
+        del self._entries[key]
 
     def _entry(self, path: Path, loader: Loader[Any]) -> _Entry:
         key = path.resolve()
@@ -138,7 +149,7 @@ class ModelCache:
         """Return the loaded model if its files are still the same; forget it if they are not."""
         entry = self._entries.get(key)
         if entry is not None and entry.stamp != _stamp(key):
-            del self._entries[key]
+            self._drop(key)
             return None
         return entry
 
@@ -150,6 +161,7 @@ class ModelCache:
         entry = _Entry(
             model=model, loader=loader, stamp=stamp, used_at=now, load_seconds=now - started
         )
+        self.memory.settle()
         self._entries[key] = entry
         return entry
 
@@ -166,13 +178,17 @@ class ModelCache:
         for _, key in sorted(idle):
             if self._held() + needed <= self._budget:
                 break
-            del self._entries[key]
+            self._drop(key)
             dropped = True
         if dropped:
             free_unused()
 
     def _held(self) -> int:
         return sum(entry.model.bytes for entry in self._entries.values())
+
+    def _idle_bytes(self) -> int:
+        idle = (entry for entry in self._entries.values() if not entry.borrowers)
+        return sum(entry.model.bytes for entry in idle)
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -47,7 +47,6 @@ def run(context: Context, clock: Clock = time.perf_counter) -> Iterator[Event]:
     """
     if context.model is None or not isinstance(context.spec, TrainSpec):
         raise JobError("a training needs its spec and a model")
-    mx.reset_peak_memory()
     yield Log(text="Loading pretrained model")
     with context.models.borrow(context.model) as loaded:
         yield SafePoint()
@@ -77,7 +76,8 @@ class _Training:
         self._newest = context.checkpoint
         self._newest_step = self._saved.step if self._saved else -1
         self._evaluation_seconds = 0.0
-        self.journal = Journal(context.folder, self._saved.history if self._saved else None)
+        history = self._saved.history if self._saved else None
+        self.journal = Journal(context.folder, context.memory, history)
 
     def events(self) -> Iterator[Event]:
         """Prepare, train, and leave the artifacts."""

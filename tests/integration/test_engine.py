@@ -19,7 +19,7 @@ import pytest
 from daemon.processes import is_alive
 from workers.engine.handle import EngineProcess
 from workers.engine.link import EXIT_PROTOCOL
-from workers.events import Artifact, Checkpoint, Progress
+from workers.events import Artifact, Checkpoint, Metric, Progress
 from workers.protocol import Alive, Ask, Evict, Happened, Message, Over, Quit, Ready, Start
 
 M = TypeVar("M")
@@ -407,3 +407,29 @@ def test_two_trainings_side_by_side_end_as_they_do_alone(bench: Bench, tiny_mode
     assert bench.over(3).peak_memory_bytes
     warm = bench.until(Alive, lambda alive: bool(alive.models)).models
     assert warm == (str(tiny_model.resolve()),)
+
+
+def test_a_peak_is_the_jobs_own_whatever_else_is_kept_warm(
+    bench: Bench, tiny_model: Path, make_tiny_model: Callable[..., Path]
+) -> None:
+    other = make_tiny_model(bench.folder / "other", seed=3)
+
+    def infer(attempt: int, model: Path, **given: str) -> int:
+        paths = {"model": str(model), **given}
+        bench.start(
+            attempt, kind="infer", given=paths, model="tiny", prompt="Hi", temp=0, max_tokens=4
+        )
+        peak = bench.over(attempt).peak_memory_bytes
+        assert peak is not None
+        return peak
+
+    cold = infer(1, other)
+    assert infer(2, tiny_model) == pytest.approx(cold, rel=0.2)
+    warm = infer(3, other)
+    assert warm == pytest.approx(cold, rel=0.2)
+    metrics = [event for event in bench.events(3) if isinstance(event, Metric)]
+    assert metrics[-1].values["peak_memory_bytes"] == pytest.approx(warm, rel=0.2)
+    assert len(bench.until(Alive, lambda alive: len(alive.models) == 2).models) == 2
+    failed = infer(4, bench.folder / "absent")
+    assert bench.over(4).state == "failed"
+    assert failed < cold / 10

@@ -13,8 +13,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import cast
 
-import mlx.core as mx
-
 from daemon.errors import JobError
 from daemon.specs import load_spec
 from workers.engine.outbox import Outbox
@@ -24,6 +22,7 @@ from workers.events import Event, Stopped
 from workers.kinds import KINDS, Context, Control, Kind, Request
 from workers.memory import free_unused
 from workers.models import ModelCache
+from workers.own_memory import OwnMemory
 from workers.protocol import Ask, Evict, Message, Over, Quit, Start
 
 Events = Generator[Event, None, None]
@@ -50,6 +49,7 @@ class Attempt:
     folder: Path
     events: Events
     control: Control
+    memory: OwnMemory
     seed: int
 
 
@@ -106,8 +106,6 @@ class Loop:
         if start.attempt in self._attempts or self._terminating:
             _note(f"attempt {start.attempt} is not started: it runs already, or the engine ends")
             return
-        if not self._attempts:
-            mx.reset_peak_memory()
         try:
             attempt = self._prepare(start)
         except Exception as error:  # noqa: BLE001 - every fault of a job is that job's end
@@ -116,7 +114,7 @@ class Loop:
             self._random.begin(attempt.fence, attempt.seed)
             self._attempts[attempt.fence] = attempt
             return
-        self._report_end(start.attempt, outcome)
+        self._outbox.end(_over(start.attempt, outcome))
 
     def _prepare(self, start: Start) -> Attempt:
         """Build an attempt from its message; nothing of it runs yet."""
@@ -133,6 +131,7 @@ class Loop:
             folder=context.folder,
             events=cast("Events", kind.load()(context)),
             control=context.control,
+            memory=context.memory,
             seed=context.spec.seed,
         )
 
@@ -183,22 +182,21 @@ class Loop:
         _close(attempt)
         del self._attempts[attempt.fence]
         self._random.end(attempt.fence)
-        self._report_end(attempt.fence, outcome)
+        self._report_end(attempt, outcome)
         self._quitting = self._quitting or (self._terminating and not self._attempts)
 
-    def _report_end(self, fence: int, outcome: Outcome) -> None:
+    def _report_end(self, attempt: Attempt, outcome: Outcome) -> None:
         """Say how an attempt ended, then give back the memory it used, if it used any."""
-        used = mx.get_peak_memory()
-        self._outbox.end(
-            Over(
-                attempt=fence,
-                state=outcome.end,
-                peak_memory_bytes=max(used, mx.get_active_memory()),
-                error=outcome.error,
-            )
-        )
+        used = attempt.memory.peak()
+        attempt.memory.end()
+        self._outbox.end(_over(attempt.fence, outcome, used))
         if used > _NEGLIGIBLE and not self._attempts:
             free_unused()
+
+
+def _over(fence: int, outcome: Outcome, used: int | None = None) -> Over:
+    """Return the message of an end; nothing ``used`` if nothing of the attempt ran."""
+    return Over(attempt=fence, state=outcome.end, peak_memory_bytes=used, error=outcome.error)
 
 
 def _context(start: Start, models: ModelCache) -> Context:

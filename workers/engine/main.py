@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
@@ -136,9 +137,8 @@ def _look(models: ModelCache, lock: GpuLock) -> Alive:
     from workers import memory
 
     lock.keep()
-    return Alive(
-        memory=memory.memory_use().to_dict(), models=tuple(str(path) for path in models.paths())
-    )
+    use = replace(memory.memory_use(), peak=models.memory.highest())
+    return Alive(memory=use.to_dict(), models=tuple(str(path) for path in models.paths()))
 
 
 def _versions() -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from workers.events import Metric
 from workers.files import LineFile
 from workers.language.checkpoint import METRICS, SAMPLES
 from workers.language.trainer import StepResult
+from workers.own_memory import OwnMemory
 
 # How much of the smoothed step time the latest step decides.
 _LATEST = 0.1
@@ -53,8 +54,11 @@ class Window:
 class Journal:
     """Window, totals and the growing files of one attempt, with what a checkpoint keeps of them."""
 
-    def __init__(self, folder: Path, history: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self, folder: Path, memory: OwnMemory, history: Mapping[str, bytes] | None = None
+    ) -> None:
         before = history or {}
+        self._memory = memory
         self.window = Window()
         self.trained_tokens = 0
         self.evaluated_step = -1
@@ -106,9 +110,16 @@ class Journal:
 
     def metric(self, step: int, values: Mapping[str, float]) -> Metric:
         """Record ``values`` and the memory in use at ``step``."""
-        measured = {**values, **_memory()}
+        measured = {**values, **self._held()}
         self._metrics.append(json.dumps({"iteration": step, **measured}, allow_nan=False))
         return Metric(step=step, values=measured)
+
+    def _held(self) -> dict[str, float]:
+        return {
+            "active_memory_bytes": self._memory.active(),
+            "peak_memory_bytes": self._memory.peak(),
+            "cache_memory_bytes": mx.get_cache_memory(),
+        }
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Record a sample generation."""
@@ -128,11 +139,3 @@ class Journal:
 def perplexity(loss: float) -> float:
     """Return e to the loss, the perplexity per token; e to 700 where that would overflow."""
     return math.exp(min(loss, 700.0))
-
-
-def _memory() -> dict[str, float]:
-    return {
-        "active_memory_bytes": mx.get_active_memory(),
-        "peak_memory_bytes": mx.get_peak_memory(),
-        "cache_memory_bytes": mx.get_cache_memory(),
-    }
