@@ -17,7 +17,8 @@ from daemon.errors import ExitCode
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the interface until it is left."""
     options = _parser().parse_args(arguments)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # Textual draws on stderr.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         print("studioq tui needs a terminal; studioq list shows the queue", file=sys.stderr)  # noqa: T201
         return int(ExitCode.USAGE)
     from tui.app import StudioqApp
