@@ -134,6 +134,7 @@ are paths of this machine; the files travel when the form is sent.
             self._enter(self._list)
         elif self._list is None:
             self._list = OptionList(compact=True, markup=False)
+            self._list.can_focus = False  # so that tab goes to the next field
             self.mount(self._list)
             self._look(self.typed, enter=True)
 
@@ -169,6 +170,7 @@ are paths of this machine; the files travel when the form is sent.
             self._enter(listed)
 
     def _enter(self, listed: OptionList) -> None:
+        listed.can_focus = True
         listed.focus()
         listed.highlighted = 0
 
@@ -185,8 +187,8 @@ are paths of this machine; the files travel when the form is sent.
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:
-        if self.is_open:
-            self._look(event.value, enter=False)
+        if self._list is not None:
+            self._look(event.value, enter=self._list.can_focus)
 
     def on_key(self, event: events.Key) -> None:
         """Go on typing in the input while the list has the focus."""
@@ -194,14 +196,23 @@ are paths of this machine; the files travel when the form is sent.
             return
         field = self.query_one(Input)
         if event.character is not None and event.is_printable:
-            field.focus()
+            self._leave(self._list)
             field.insert_text_at_cursor(event.character)
         elif event.key == "backspace":
-            field.focus()
+            self._leave(self._list)
             field.action_delete_left()
         else:
             return
         event.stop()
+
+    def _leave(self, listed: OptionList) -> None:
+        self.focus_input()
+        listed.can_focus = False
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Stay in the text once one is back there."""
+        if self._list is not None and event.widget is not self._list:
+            self._list.can_focus = False
 
     def on_descendant_blur(self) -> None:
         """Close the list when the focus has gone elsewhere."""

@@ -27,11 +27,18 @@ PATIENCE = 20.0
 NOBODY_YET = "nobody has answered"
 
 
+# What the daemon's API serves; asked for once, since it does not change.
+_served: dict[str, Any] = {}
+
+
 @pytest.fixture
-def schema(studio: Studio) -> dict[str, Any]:
-    """What the daemon's API serves."""
-    with studio.connect() as client:
-        return client.schema()
+def schema(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the daemon's API serves; only to be read."""
+    if not _served:
+        studio: Studio = request.getfixturevalue("studio")
+        with studio.connect() as client:
+            _served.update(client.schema())
+    return _served
 
 
 def all_fields(schema: dict[str, Any], kind: str) -> list[Field]:
@@ -64,10 +71,20 @@ class Seat:
         """Wait until a condition holds; return what it gave."""
         deadline = time.monotonic() + PATIENCE
         while not (found := holds()):
-            assert time.monotonic() < deadline, "never came true"
+            assert time.monotonic() < deadline, f"never came true: {self.standing}"
             await self.pilot.pause(0.01)
         await self.pilot.pause()
         return found
+
+    @property
+    def standing(self) -> str:
+        """What there is to see, for the message of a test that fails."""
+        wrong = [
+            f"{row.id}: {row.query_one('.complaint', Static).content}"
+            for row in self.form.query(FieldRow)
+            if row.is_wrong
+        ]
+        return f"{self.app.focused!r}, {self.command}, {self.notice}, {wrong}, {self.app.answer}"
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
