@@ -9,7 +9,7 @@ import click
 
 from daemon.cli.command import command, json_option, open_client, print_json
 from daemon.cli.narration import narrate
-from daemon.cli.states import STATES, coloured, done, note, state_word
+from daemon.cli.states import STATES, coloured, done, note, state_word, title
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.units import duration, running_seconds
 
@@ -77,7 +77,7 @@ def _row(job: Any, now: datetime) -> list[str]:
         state_word(job["state"]),
         job["kind"],
         job["user"],
-        job["name"] or job.get("model") or "",
+        title(job),
         done(job),
         duration(ran),
         note(job),

@@ -10,7 +10,7 @@ import click
 
 from daemon.cli import units
 from daemon.cli.command import command, json_option, open_client, print_json
-from daemon.cli.states import changes, coloured, done, note, state_word, visible
+from daemon.cli.states import changes, coloured, done, note, state_word, title, visible
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.values import job_argument
 from daemon.wording import counted
@@ -54,8 +54,8 @@ def show(number: int, as_json: bool) -> None:
 
 def render_job(job: Any, now: datetime, *, width: int | None) -> Iterator[str]:
     """Yield the page's lines."""
-    name = f" · {job['name']}" if job["name"] else ""
-    yield f"job {job['id']} · {job['kind']}{name}"
+    name = title(job) if job["name"] or job.get("to") else ""
+    yield " · ".join(filter(None, (f"job {job['id']}", job["kind"], name)))
     yield from _indent(_head(job, now))
     yield from _section("error", _error(job))
     yield from _section("spec", _pairs(_told_spec(job["spec"])))

@@ -31,15 +31,26 @@ _HASH_DIGITS = 64
 
 def state_word(state: str) -> str:
     """Return glyph and word; the word alone where stdout cannot carry the glyph."""
-    encoding = (sys.stdout.encoding or "ascii").lower()
     glyph = _GLYPHS.get(state, "")
-    return f"{glyph} {state}" if glyph and encoding.startswith("utf") else state
+    return f"{glyph} {state}" if glyph and _shows_glyphs() else state
+
+
+def _shows_glyphs() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().startswith("utf")
 
 
 def coloured(state: str, text: str) -> str:
     """Colour a text by state; ``click.echo`` takes the colour away where there is no terminal."""
     colour = _COLOURS.get(state)
     return click.style(text, fg=colour) if colour else text
+
+
+def title(job: Any) -> str:
+    """Return a job's name; of one without, its model, and what a conversion makes of it."""
+    model = job.get("model") or ""
+    arrow = "→" if _shows_glyphs() else "->"
+    made = f"{model} {arrow} {job['to']}" if job.get("to") else model
+    return str(job["name"] or made)
 
 
 def done(job: Any) -> str:

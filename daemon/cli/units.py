@@ -19,9 +19,16 @@ def seconds_between(start: str | None, end: str | None, now: datetime) -> float 
 
 
 def running_seconds(job: Any, now: datetime) -> float | None:
-    """Return how long a job has run: the sum of its attempts, or since its start while it runs."""
-    if job["ended_at"] is not None and job.get("gpu_seconds"):
-        return float(job["gpu_seconds"])
+    """Return how long a job has run, all attempts together; None before the first one.
+
+    Time between two attempts, in the queue or before a retry, does not count.
+    """
+    spent = float(job.get("gpu_seconds") or 0.0)
+    if job["state"] == "running":
+        since = job.get("attempt_started_at") or job["started_at"]
+        return spent + (seconds_between(since, None, now) or 0.0)
+    if spent or job["ended_at"] is None:
+        return None if job["started_at"] is None else spent
     return seconds_between(job["started_at"], job["ended_at"], now)
 
 

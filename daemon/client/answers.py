@@ -67,7 +67,11 @@ class Ending(TypedDict):
 
 
 class JobLine(TypedDict):
-    """A job as it stands in the list. Times are ISO 8601 UTC, sizes bytes."""
+    """A job as it stands in the list. Times are ISO 8601 UTC, sizes bytes.
+
+    ``to``: what a conversion calls its model, in its owner's folder. ``attempt_started_at``: since
+    when it runs; ``gpu_seconds`` are those of the attempts before.
+    """
 
     id: int
     kind: str
@@ -78,8 +82,10 @@ class JobLine(TypedDict):
     priority: str
     position: int | None
     model: str | None
+    to: NotRequired[str | None]
     created_at: str
     started_at: str | None
+    attempt_started_at: NotRequired[str | None]
     ended_at: str | None
     progress: Progress | None
     peak_memory_bytes: int | None
@@ -137,6 +143,7 @@ class Job(TypedDict):
     reason: str | None
     priority: str
     position: int | None
+    to: NotRequired[str | None]
     spec: dict[str, Any]
     after: list[int]
     share: bool
@@ -148,6 +155,7 @@ class Job(TypedDict):
     changed: dict[str, list[Any]] | None
     created_at: str
     started_at: str | None
+    attempt_started_at: NotRequired[str | None]
     ended_at: str | None
     progress: Progress | None
     attempts: list[Attempt]

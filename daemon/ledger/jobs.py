@@ -177,20 +177,16 @@ def _needed_job(session: Session, job: Job) -> _Obstacle | None:
     for other in needed:
         if other.state in ENDED:
             return _Obstacle(
-                text=f"job {other.id}, which it needs, {_outcome(other.state)}",
+                text=f"job {other.id}, which it needs, {_word(other.state)}",
                 final=JobState.CANCELLED,
                 error={
                     "code": "dependency",
-                    "message": f"job {other.id}, which this job needs, {_outcome(other.state)}",
+                    "message": f"job {other.id}, which this job needs, {_word(other.state)}",
                     "field": None,
                     "remedy": f"studioq retry {other.id}, then submit this job again",
                 },
             )
     return _Obstacle(text=f"waits for job {needed[0].id}") if needed else None
-
-
-def _outcome(state: str) -> str:
-    return {"failed": "failed", "cancelled": "was cancelled"}.get(state, state)
 
 
 def _needed_model(session: Session, job: Job) -> _Obstacle | None:
@@ -313,6 +309,11 @@ def finish(session: Session, number: int, *, actor: str, now: float) -> Job:
             if job.state in ENDED
             else f"studioq cancel {number} takes a job that has not started off the queue",
         )
+    if job.kind == "convert":
+        raise ConflictError(
+            f"job {number} is a conversion; it cannot end early with half of a model",
+            remedy=f"studioq cancel {number} ends it without a model",
+        )
     if job.wish != Wish.CANCEL:
         job.wish = Wish.FINISH
         job.reason = f"is being finished early by {actor}"
@@ -325,7 +326,7 @@ def hold(session: Session, number: int, *, actor: str, now: float) -> Job:
     """Keep a job that has not started from starting."""
     job = get_job(session, number)
     if job.state not in {JobState.QUEUED, JobState.WAITING, JobState.PAUSED}:
-        raise ConflictError(f"job {number} is {job.state}; only a waiting job can be held")
+        raise ConflictError(f"job {number} {_word(job.state)}; only a waiting job can be held")
     job.state = JobState.HELD
     job.reason = f"held by {actor}"
     record(session, job, "held", actor=actor, now=now)
@@ -337,7 +338,7 @@ def release(session: Session, number: int, *, actor: str, now: float) -> Job:
     """Let a held job go on."""
     job = get_job(session, number)
     if job.state != JobState.HELD:
-        raise ConflictError(f"job {number} is {job.state}, not held")
+        raise ConflictError(f"job {number} {_word(job.state)}; only a held job can be released")
     record(session, job, "released", actor=actor, now=now)
     job.state = JobState.WAITING
     job.reason = None
@@ -354,7 +355,7 @@ def retry(session: Session, number: int, *, actor: str, now: float) -> Job:
     job = get_job(session, number)
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
         raise ConflictError(
-            f"job {number} is {job.state}; only a failed or cancelled job is retried"
+            f"job {number} {_word(job.state)}; only a failed or cancelled job is retried"
         )
     _forget_failed_download(session, job)
     record(session, job, "retried", actor=actor, now=now, spent_seconds=job.gpu_seconds)

@@ -18,8 +18,8 @@ from daemon.access import Person
 from daemon.errors import NotFoundError
 from daemon.ledger import views
 from daemon.ledger.revision import current_revision
-from daemon.ledger.states import ENDED, DownloadState, JobState
-from daemon.ledger.tables import Dependency, Download, Job, User
+from daemon.ledger.states import ENDED, AttemptState, DownloadState, JobState
+from daemon.ledger.tables import Attempt, Dependency, Download, Job, User
 from daemon.ledger.users import usage_by_user
 from daemon.ledger.workers import what_engine_waits_for
 
@@ -44,6 +44,12 @@ LINE = (
     Job.revision,
     User.name.label("user"),
     User.uid.label("owner_uid"),
+    case((Job.kind == "convert", Job.spec["to"].as_string())).label("to"),
+    select(Attempt.started_at)
+    .where(Attempt.job_id == Job.id, Attempt.state == AttemptState.RUNNING)
+    .correlate(Job)
+    .scalar_subquery()
+    .label("attempt_started_at"),
 )
 _BUSY = (JobState.RUNNING, JobState.PAUSED)
 

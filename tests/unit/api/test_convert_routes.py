@@ -363,3 +363,14 @@ def test_the_command_submits_what_it_was_given_and_says_the_name(
     assert f"note: the model will be called {desk.folder.name}/new" in err
     assert main(["convert", "m", "--to", "me/new", *socket]) == 2
     assert "remedy: give the last part alone: --to new" in capsys.readouterr().err
+
+
+def test_a_line_says_what_is_made_and_since_when_it_runs(desk: Bench) -> None:
+    number = desk.convert()
+    (queued,) = desk.client.jobs()["jobs"]
+    assert (queued["to"], queued["attempt_started_at"]) == ("new", None)
+    with desk.stage.ledger.writing() as session:
+        attempts.claim(session, number, worker="w", device="cpu", now=NOW)
+    assert desk.client.job(number)["attempt_started_at"] == "2027-01-15T08:00:00.000Z"
+    desk.train()
+    assert desk.client.jobs(kind="train")["jobs"][0]["to"] is None

@@ -51,6 +51,7 @@ def test_a_list_has_the_lines_of_the_contract(peer: Any, submit: Submit) -> None
     assert set(answer["jobs"][0]) == {
         *("id", "kind", "name", "user", "state", "reason", "priority", "position", "model"),
         *("created_at", "started_at", "ended_at", "progress", "peak_memory_bytes"),
+        *("to", "attempt_started_at"),
         *("gpu_seconds", "revision", "mine", "readable", "error"),
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from daemon.cli import units
-from daemon.cli.states import visible
+from daemon.cli.states import title, visible
 from daemon.cli.table import Column, cell_width, clip, render
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -96,3 +97,29 @@ def test_columns_keep_their_least_width_on_a_tiny_terminal() -> None:
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:
     assert visible("a\x1b]0;owned\x07b\tc\n") == "a\\x1b]0;owned\\x07b\tc\n"
+
+
+START, RESTART = "2026-11-23T11:00:00.000Z", "2026-11-23T11:59:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("job", "seconds"),
+    [
+        ({"state": "queued", "started_at": None}, None),
+        ({"state": "running", "started_at": START}, 3600),
+        ({"state": "running", "attempt_started_at": START}, 3600),
+        ({"state": "running", "attempt_started_at": RESTART, "gpu_seconds": 40.0}, 100),
+        ({"state": "queued", "gpu_seconds": 40.0}, 40),
+        ({"state": "failed", "ended_at": RESTART, "gpu_seconds": 40.0}, 40),
+        ({"state": "failed", "ended_at": RESTART, "gpu_seconds": 0.0}, 3540),
+    ],
+)
+def test_a_job_has_run_while_its_attempts_did(job: dict[str, Any], seconds: float | None) -> None:
+    assert units.running_seconds({"started_at": START, "ended_at": None} | job, NOW) == seconds
+
+
+def test_a_conversion_without_a_name_is_called_after_its_models() -> None:
+    job = {"name": None, "model": "llama-7b", "to": "q-4"}
+    assert title(job).replace("->", "→") == "llama-7b → q-4"
+    assert title(job | {"name": "small"}) == "small"
+    assert title({"name": None, "model": "shapes"}) == "shapes"

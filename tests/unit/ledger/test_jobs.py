@@ -117,6 +117,18 @@ def test_only_a_running_job_can_be_finished(ledger: Ledger, submit: Submit) -> N
         jobs.finish(session, number, actor="ana", now=NOW)
 
 
+def test_a_conversion_is_not_finished_with_half_of_a_model(ledger: Ledger, submit: Submit) -> None:
+    number = submit(kind="convert")
+    with ledger.writing() as session:
+        attempts.claim(session, number, worker="w", device=None, now=NOW)
+    with (
+        ledger.writing() as session,
+        pytest.raises(ConflictError, match="half of a model") as refused,
+    ):
+        jobs.finish(session, number, actor="ana", now=NOW)
+    assert refused.value.remedy == f"studioq cancel {number} ends it without a model"
+
+
 def test_retry_takes_only_failed_and_cancelled_jobs(ledger: Ledger, submit: Submit) -> None:
     number = submit()
     with ledger.writing() as session, pytest.raises(ConflictError):
