@@ -21,7 +21,7 @@ _EXAMPLES = (
     "studioq convert org/name --to name-4bit --quantize 4 --wait",
     "studioq convert smollm2 --to smollm2-mixed --quantize mixed_3_6 --dequantize",
     "studioq convert org/name --to name-sql --fuse job:12",
-    "N=$(studioq convert org/name --to small --quantize 4)   # the infer waits for its end:",
+    "studioq convert org/name --to small --quantize 4   # infer waits for its end:",
     'studioq infer --model $USER/small --prompt "Name three rivers." --follow',
 )
 
@@ -47,12 +47,12 @@ _EXAMPLES = (
 @click.option(
     "--dtype",
     type=click.Choice(["bf16", "fp16", "fp32"]),
-    help="Type of what is not quantised; default: as stored.",
+    help="Type of what is not quantized; default: as stored.",
 )
 @click.option(
     "--dequantize",
     is_flag=True,
-    help="Turn a quantised source into plain weights first; needed to quantise it again.",
+    help="Turn a quantized source into plain weights first; needed to quantize it again.",
 )
 @click.option(
     "--fuse",
@@ -63,10 +63,11 @@ _EXAMPLES = (
 def convert(**_: Any) -> int:
     """Write a model as a folder in MLX's layout; quantize it, or merge an adapter, on the way.
 
-    SRC is a model of any format that is read: Hugging Face or MLX folders, GGUF, and releases as
-    Meta and Mistral ship them. Prints the job's number. The new model is called USER/NAME, after
-    you, is there when the job has succeeded, and is used by that name: infer --model USER/NAME. A
-    model that is there is never written over. studioq fetch N brings its files.
+    SRC is a model of any format that is read: Hugging Face or MLX folders, GGUF, releases as Meta
+    and Mistral ship them, and a weights.npz made from one. Prints the job's number. The new model
+    is called USER/NAME, after you, is there when the job has succeeded, and is used by that name:
+    infer --model USER/NAME. A model that is there is never written over. studioq fetch N brings its
+    files.
     """
     return submit("convert", _with_adapter)
 

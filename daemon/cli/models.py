@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import Any
 
 import click
 
 from daemon.cli.command import Group, json_option, open_client, print_json, socket_option
 from daemon.cli.narration import narrate
+from daemon.cli.states import visible
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.units import count, size
 from daemon.cli.values import MODEL
@@ -18,15 +20,16 @@ from daemon.locate import Paths, Trust, find_daemon
 
 _COLUMNS = (
     Column(title="name", least=10),
-    Column(title="state", least=5),
-    Column(title="format", least=6),
-    Column(title="architecture", least=6),
-    Column(title="parameters", right=True, least=6),
-    Column(title="bits", least=4),
+    Column(title="state"),
+    Column(title="format", spare=3),
+    Column(title="architecture", spare=4),
+    Column(title="parameters", right=True, spare=1),
+    Column(title="bits", spare=2),
     Column(title="size", right=True),
     Column(title="fits"),
-    Column(title="note", least=8),
 )
+_NOTE = Column(title="note")
+_INDENT = "    "
 
 
 @click.group(
@@ -58,7 +61,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("name", type=MODEL)
 @json_option
 def show_model(name: str, as_json: bool) -> None:
-    """Show one model: what it is, what it needs, where it lies, its files, how it was made.
+    """Show one model: what it is, needs, holds, and was made from.
 
     Of an image model also family and native size; what a single file does not tell before it is
     loaded is left out.
@@ -78,9 +81,10 @@ def show_model(name: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def remove_model(name: str, yes: bool, as_json: bool) -> int:
-    """Remove a model: your own (YOU/NAME), or as an admin any of a root that can be written.
+    """Remove a model of your own (USER/NAME); an admin, any.
 
-    A model that a job needs stays. On a terminal you are asked first.
+    An admin's must lie in a root that can be written. A model that a job needs stays. On a terminal
+    you are asked first; without one, --yes is needed. A model whose download failed is forgotten.
     """
     client = open_client()
     if not yes and sys.stdin.isatty() and not _is_meant(client.model(name)):
@@ -142,10 +146,10 @@ def _file_lines(files: Any) -> Iterator[str]:
 @models.command("path", examples=("cp -r my-model $(studioq models path)/",))
 @json_option
 def path(as_json: bool) -> None:
-    """Print the folder that models are put into (with --json: every model root).
+    """Print the folder that models are put into.
 
-    Of the user's own home that is known without a daemon, and the folder is made if need be; a
-    shared daemon is asked.
+    With --json: every model root. Of the user's own home that is known without a daemon, and the
+    folder is made if need be; a shared daemon is asked.
     """
     address = find_daemon(socket_option(click.get_current_context()))
     roots = _own_roots if address.trust is Trust.OWN else _roots_of_daemon
@@ -176,12 +180,38 @@ def _print_models(*, as_json: bool) -> None:
         print_json(answer)
         return
     limit = answer["memory"]["limit"]
-    rows = [_row(model, limit) for model in answer["models"]]
-    for line in render(_COLUMNS, rows, width=terminal_width()):
+    for line in render_models(answer["models"], limit, width=terminal_width()):
         click.echo(line)
 
 
-def _row(model: Any, limit: int | None) -> list[str]:
+def render_models(models: Any, limit: int | None, *, width: int | None) -> list[str]:
+    """Return the table's lines; on a terminal, of ``width`` columns, a note is below its model.
+
+    ``limit``: the bytes that the engine may use.
+    """
+    rows = [_row(model) for model in models]
+    notes = [model["error"] or _needs(model, limit) for model in models]
+    if width is None:
+        noted = [[*row, note] for row, note in zip(rows, notes, strict=True)]
+        return render((*_COLUMNS, _NOTE), noted, width=None)
+    title, *lines = render(_COLUMNS, rows, width=width)
+    below = (_wrapped(note, width) for note in notes)
+    pairs = zip(lines, below, strict=True)
+    return [title, *(line for first, others in pairs for line in (first, *others))]
+
+
+def _wrapped(note: str, width: int) -> list[str]:
+    room = max(width, 2 * len(_INDENT))
+    return wrap(
+        visible(note),
+        room,
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
+        break_on_hyphens=False,
+    )
+
+
+def _row(model: Any) -> list[str]:
     return [
         model["name"],
         model["state"],
@@ -191,7 +221,6 @@ def _row(model: Any, limit: int | None) -> list[str]:
         _bits(model) or "",
         size(model["bytes"]),
         model["fits"] or "",
-        model["error"] or _needs(model, limit),
     ]
 
 

@@ -16,11 +16,16 @@ _GAP = "  "
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column: its title, whether it holds numbers, and how far it may shrink (0: not at all)."""
+    """A column: its title, whether it holds numbers, and how far it may shrink (0: not at all).
+
+    ``spare``: one that may be left out (0: it may not), the highest number first. That is done
+    before any column is cut.
+    """
 
     title: str
     right: bool = False
     least: int = 0
+    spare: int = 0
 
 
 def cell_width(text: str) -> int:
@@ -61,13 +66,31 @@ def render(
 
     ``paint(row, column, text)`` may colour a padded cell; it must not change its width.
     """
-    widths = _fit(columns, _natural(columns, rows), width)
-    lines = [_line(columns, widths, [column.title for column in columns])]
+    natural = _natural(columns, rows)
+    kept = _kept(columns, natural, width)
+    shown = [columns[place] for place in kept]
+    widths = _fit(shown, [natural[place] for place in kept], width)
+    lines = [_line(shown, widths, [column.title for column in shown])]
     for index, row in enumerate(rows):
-        padded = _pad(columns, widths, row)
-        painted = [paint(index, place, text) for place, text in enumerate(padded)]
+        padded = _pad(shown, widths, [row[place] for place in kept])
+        painted = [paint(index, place, text) for place, text in zip(kept, padded, strict=True)]
         lines.append(_GAP.join(painted).rstrip())
     return lines
+
+
+def _kept(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> list[int]:
+    """Return the places of the columns that are shown: spare ones go until the line fits."""
+    kept = list(range(len(columns)))
+    while width is not None and _taken([widths[place] for place in kept]) > width:
+        last = max(kept, key=lambda place: columns[place].spare)
+        if not columns[last].spare:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _taken(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _natural(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
@@ -81,7 +104,7 @@ def _fit(columns: Sequence[Column], widths: list[int], width: int | None) -> lis
     """Take from the widest column that may shrink, until the line fits."""
     if width is None:
         return widths
-    over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    over = _taken(widths) - width
     while over > 0:
         spare = [
             size - column.least if column.least else 0
