@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
@@ -17,8 +17,6 @@ from tui.outputs.safe import one_line
 
 if TYPE_CHECKING:
     from daemon.client.answers import Artifact, JobLine
-
-_LABEL = 9
 
 
 def facts(job: JobLine, artifact: Artifact) -> list[tuple[str, str]]:
@@ -42,12 +40,21 @@ class FactsView(VerticalScroll, can_focus=False):
     """Name, kind, step, size, hash, and how to use the file."""
 
     DEFAULT_CSS = """
-    FactsView { padding: 0 1; Static { width: 1fr; height: auto; } }
+    FactsView {
+        padding: 0 1;
+        scrollbar-size-vertical: 1;
+        Horizontal { height: auto; }
+        Static { width: 1fr; height: auto; }
+        .label { width: 9; color: $text-primary; text-style: bold; }
+    }
     """
 
     def show(self, job: JobLine, artifact: Artifact) -> None:
         """Show the facts of a file."""
         self.remove_children()
-        for label, value in facts(job, artifact):
-            shown = Content.assemble((label.ljust(_LABEL), "$text-muted"), value)
-            self.mount(Static(shown))
+        self.mount(
+            *(
+                Horizontal(Static(Content(label), classes="label"), Static(Content(value)))
+                for label, value in facts(job, artifact)
+            )
+        )

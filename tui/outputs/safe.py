@@ -37,7 +37,7 @@ def shortened(text: str, width: int) -> str:
         return text
     if width < 3:
         return set_cell_size(text, max(0, width))
-    head = (width - 1) // 3
+    head = (width - 1) // 2
     tail = width - 1 - head
     end = text
     while cell_len(end) > tail:

@@ -19,7 +19,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.visual import Visual
 
-from tui.outputs.wrapping import Wrapped
+from tui.outputs.wrapping import Piece, Wrapped
 
 # Longer lines are not highlighted.
 _MOST_HIGHLIGHTED = 4_000
@@ -69,7 +69,7 @@ class TextView(ScrollView, can_focus=True):
     def show(self, wrapped: Wrapped, language: str | None = None) -> None:
         """Show a text from its beginning."""
         self.wrapped, self._language = wrapped, language
-        if wrapped.width != self.room:
+        if self.size.width and wrapped.width != self.room:  # without a size yet: when it has one
             wrapped.rewrap(self.room)
         self._resize_text()
         self.scroll_to(y=0, animate=False, immediate=True)
@@ -91,6 +91,24 @@ class TextView(ScrollView, can_focus=True):
             if at_end and self.scroll_y:
                 self.scroll_end(animate=False, immediate=True, x_axis=False)
 
+    # Pages turn at once: a scroll that glides draws every line on its way.
+
+    def action_page_down(self) -> None:
+        """Scroll a page down."""
+        self.scroll_page_down(animate=False)
+
+    def action_page_up(self) -> None:
+        """Scroll a page up."""
+        self.scroll_page_up(animate=False)
+
+    def action_scroll_home(self) -> None:
+        """Go to the beginning."""
+        self.scroll_home(animate=False)
+
+    def action_scroll_end(self) -> None:
+        """Go to the end."""
+        self.scroll_end(animate=False)
+
     def render_line(self, y: int) -> Strip:
         """Draw one line."""
         place = y + round(self.scroll_offset.y)
@@ -99,10 +117,15 @@ class TextView(ScrollView, can_focus=True):
         if place >= len(self.wrapped.pieces):
             return Strip.blank(width, style.rich_style)
         piece = self.wrapped.pieces[place]
-        line = self.wrapped.lines[piece.line]
-        content = highlighted(line, self._language)[piece.start : piece.stop].rstrip(" ")
-        strips = Visual.to_strips(self, content, width, 1, style)
+        strips = Visual.to_strips(self, self._content(piece), width, 1, style)
         return strips[0].adjust_cell_length(width, style.rich_style)
+
+    def _content(self, piece: Piece) -> Content:
+        """Return what a piece shows; of a very long line no more is touched than that."""
+        line = self.wrapped.lines[piece.line]
+        if self._language is None or len(line) > _MOST_HIGHLIGHTED:
+            return Content(line[piece.start : piece.stop].rstrip(" "))
+        return highlighted(line, self._language)[piece.start : piece.stop].rstrip(" ")
 
     def _resize_text(self) -> None:
         self.virtual_size = Size(self.room, len(self.wrapped.pieces))
@@ -110,11 +133,9 @@ class TextView(ScrollView, can_focus=True):
 
 
 @lru_cache(maxsize=1_000)
-def highlighted(line: str, language: str | None) -> Content:
+def highlighted(line: str, language: str) -> Content:
     """Return a line with the styles of its language; of ``rows`` the names of the fields."""
     plain = Content(line)
-    if language is None or len(line) > _MOST_HIGHLIGHTED:
-        return plain
     if language == "rows" and not line.startswith("{"):
         found = _FIELD.fullmatch(line)
         return plain.stylize("bold $text-primary", 0, len(found[1])) if found else plain

@@ -81,6 +81,11 @@ class Viewer(Vertical, can_focus=True):
         return self.query_one(FactsView)
 
     @property
+    def text_width(self) -> int:
+        """Cells of a line of text, beside padding and scrollbar, also while none is shown."""
+        return max(1, self.query_one(ContentSwitcher).size.width - 3)
+
+    @property
     def frame(self) -> Frame:
         """Where a picture would go."""
         place = self.query_one(ContentSwitcher).size
@@ -114,7 +119,7 @@ class Viewer(Vertical, can_focus=True):
     def begin_text(self) -> None:
         """Show a text that begins now."""
         self.switch("text")
-        self.text_view.show(Wrapped(self.text_view.room))
+        self.text_view.show(Wrapped(self.text_width))
 
     def grow_text(self, text: str, *, anew: bool) -> None:
         """Add to the text; ``anew``: it takes the place of what is there."""

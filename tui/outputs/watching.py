@@ -122,7 +122,7 @@ class WatchingPane(KeepingPane):
                 number=self.job["id"],
                 row=row,
                 frame=self.viewer.frame,
-                width=self.viewer.text_view.room,
+                width=self.viewer.text_width,
             )
             if self._latest.ask(wish):
                 self._bring(wish)

@@ -110,6 +110,7 @@ async def test_texts_are_shown_safely_and_scroll(studio: Studio) -> None:
         await pilot.press("enter")
         view = app.pane.viewer.text_view
         await until(pilot, lambda: view.has_focus)
+        assert view.wrapped.width == view.room == app.pane.viewer.text_width
         await pilot.press("G")
         await until(pilot, lambda: view.scroll_y == view.max_scroll_y > 0)
         await pilot.press("k", "g")

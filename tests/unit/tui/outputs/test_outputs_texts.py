@@ -115,10 +115,9 @@ def test_bytes_that_are_no_text_are_shown_safely() -> None:
 
 def test_highlighting_changes_no_character() -> None:
     for line in ('  "a": [1, true, null],', "}", "{broken", "", '"', "── 1 ──", "key: value"):
-        for language in ("json", "rows", "yaml", "markdown", None):
+        for language in ("json", "rows", "yaml", "markdown"):
             assert highlighted(line, language).plain == line
     assert highlighted('"a": 1', "json").spans
-    assert not highlighted("x" * 10_000, "json").spans
 
 
 def part(data: bytes, offset: int, state: str = "running") -> Part:
