@@ -115,7 +115,7 @@ class FieldRow(Vertical):
         """Say what is wrong here."""
         if remedy and _FOR_PROGRAMS in remedy:
             remedy = "give its path here again, or leave the file out"
-        said = message if not remedy else f"{message}\n→ {remedy}"
+        said = f"✗ {message}\n→ {remedy}" if remedy else f"✗ {message}"
         self.add_class("-wrong")
         if there := self.query(".complaint"):
             there.first(Static).update(said)

@@ -355,7 +355,7 @@ beside the field, and nothing that you typed is lost.
                 return
         again = "" if self._material else "\n→ f5 asks again"
         remedy = f"\n→ {error.remedy}" if error.remedy else ""
-        self._say(f"{error.message}{remedy}{again}", error=True)
+        self._say(f"✗ {error.message}{remedy}{again}", error=True)
 
     def _say(self, what: str, *, error: bool = False) -> None:
         notice = self.query_one("#notice", Static)
