@@ -11,23 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.rates import Cell
+from daemon.bench.tutorial import PICTURES
 
-# Step-images per second of Stable Diffusion 2.1 at 512x512 with guidance on an M2 Ultra, float32,
-# 50 steps, by batch: PyTorch's and MLX's (mlx-examples, stable_diffusion/README.md, December 2023).
-TUTORIAL: dict[int, tuple[float, float]] = {
-    1: (6.25, 4.17),
-    2: (7.14, 5.88),
-    4: (7.69, 7.14),
-    6: (7.22, 8.00),
-    8: (6.89, 8.42),
-    12: (6.62, 8.51),
-    16: (6.32, 8.79),
-}
 TUTORIAL_SAYS = (
     "2023 M2 Ultra: the MLX tutorial's own table, not measured here: Stable Diffusion 2.1, "
     "512x512, guidance, float32, 50 steps"
 )
-BATCHES = tuple(TUTORIAL)
+BATCHES = tuple(PICTURES)
 
 # Stands where there is no number.
 NOTHING = "-"
@@ -107,7 +97,7 @@ def _published_cell(place: int, row: Row) -> str:
 
 def published(batch: int, place: int) -> str:
     """Return the tutorial's number, a dash for a batch that it has not."""
-    return f"{TUTORIAL[batch][place]:.2f}" if batch in TUTORIAL else NOTHING
+    return f"{PICTURES[batch][place]:.2f}" if batch in PICTURES else NOTHING
 
 
 def number(value: float | None) -> str:

@@ -1,7 +1,8 @@
 """A run beside an earlier one, or beside the tutorial's machines: the change of each figure.
 
 The rule this module protects: two numbers are never put beside each other without saying what else
-differs between them: machine, model, versions, settings.
+differs between them: machine, model, versions, settings. A change is called one only where both
+sides have a spread that it exceeds.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from daemon.bench import tutorial
+from daemon.bench.layout import fold, table
 from daemon.bench.record import Figure, Machine, Record, Result, read_record
 from daemon.bench.tables import number
-from daemon.cli.table import Column, render
+from daemon.cli.table import Column
+from daemon.cli.units import size
 
 TUTORIAL = "tutorial"
 
 _COLUMNS = (
-    Column(title="figure"),
-    Column(title="unit"),
+    Column(title="figure", least=16),
     Column(title="before", right=True),
     Column(title="now", right=True),
     Column(title="change", right=True),
     Column(title=""),
 )
+
+_BYTES = "B"
+_UNJUDGED = "no verdict"
+_WHY_UNJUDGED = "no verdict: one run alone has no spread, so nothing tells a change from chance"
 
 
 def earlier(named: str) -> dict[str, Record]:
@@ -42,12 +48,15 @@ def earlier(named: str) -> dict[str, Record]:
 def page(now: Record, before: Record, called: str, width: int | None) -> Iterator[str]:
     """Yield the lines of a comparison."""
     rows = [_row(*pair) for pair in _pairs(now, before)]
-    yield f"Compared with {called}"
+    yield from fold(f"Compared with {called}", width)
     if not rows:
         yield "no figure is in both"
         return
-    yield from render(_COLUMNS, rows, width=width)
-    yield from (f"differs: {difference}" for difference in differences(now, before))
+    yield from table(_COLUMNS, rows, width)
+    if any(row[-1] == _UNJUDGED for row in rows):
+        yield from fold(_WHY_UNJUDGED, width)
+    for difference in differences(now, before):
+        yield from fold(f"differs: {difference}", width)
 
 
 def _pairs(now: Record, before: Record) -> Iterator[tuple[Figure, Figure]]:
@@ -64,14 +73,21 @@ def change(before: Figure, now: Figure) -> float | None:
 
 def _row(before: Figure, now: Figure) -> list[str]:
     share = change(before, now)
-    values = [number(before), number(now), "-" if share is None else f"{share:+.1%}"]
-    return [now.key, now.unit, *values, _judgement(before, now, share)]
+    values = [_median(before), _median(now), "-" if share is None else f"{share:+.1%}"]
+    return [now.key, *values, _judgement(before, now, share)]
+
+
+def _median(figure: Figure) -> str:
+    """Write a median; the figure's key says its unit, but for bytes."""
+    return size(figure.median) if figure.unit == _BYTES else number(figure)
 
 
 def _judgement(before: Figure, now: Figure, share: float | None) -> str:
     """Return whether the change is one, for better or worse; repeats that overlap show none."""
     if share is None or share == 0:
         return ""
+    if len(before.values) < 2 or len(now.values) < 2:
+        return _UNJUDGED
     if min(now.values) <= max(before.values) and min(before.values) <= max(now.values):
         return "within the spread"
     return "better" if (share < 0) is now.lower_is_better else "worse"

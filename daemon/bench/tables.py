@@ -6,13 +6,14 @@ or is not known, ``failed`` failed. Nothing of the tutorial stands unlabelled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from daemon.bench import tutorial
 from daemon.bench.ceiling import Ceiling
+from daemon.bench.layout import Row, fold, table
 from daemon.bench.llama import KEY as LLAMA
 from daemon.bench.record import Figure, Machine, Record, Result
-from daemon.cli.table import Column, render
+from daemon.cli.table import Column
 from daemon.cli.units import size
 
 NOTHING, FAILED, FLAG = "-", "failed", " !"
@@ -24,19 +25,17 @@ _TITLES = {
     "diffuse": "Pictures by batch size",
 }
 
-Row = Sequence[str]
-
 
 def page(record: Record, width: int | None) -> Iterator[str]:
     """Yield the lines of all tables of a record, for a terminal of ``width`` (None: a pipe)."""
-    yield _machine_line(record.machine)
+    yield from fold(_machine_line(record.machine), width)
     makers = {"train": _training, "infer": _decoding, "diffuse": _diffusion}
     for result in record.results:
         yield ""
-        yield f"{_TITLES[result.table]}: {result.model}{_of(result)}"
+        yield from fold(f"{_TITLES[result.table]}: {result.model}{_of(result)}", width)
         yield from makers[result.table](record, result, width)
-        yield from (f"! {failure}" for failure in result.failures)
-        yield from result.notes
+        for line in (*(f"! {failure}" for failure in result.failures), *result.notes):
+            yield from fold(line, width)
 
 
 def number(figure: Figure | float | None) -> str:
@@ -57,10 +56,14 @@ def _machine_line(machine: Machine) -> str:
 def _of(result: Result) -> str:
     """Return what else is to be known of a table's jobs."""
     first = next(iter(result.figures), None)
-    repeats = "" if first is None else f"; median of {len(first.values)}, ± the farthest"
+    repeats = "" if first is None else _repeats(len(first.values))
     named = [name for name in ("iters", "max_tokens", "steps") if name in result.settings]
     counts = "".join(f", {result.settings[name]} {_WORDS[name]}" for name in named)
     return f"{counts}{repeats}"
+
+
+def _repeats(count: int) -> str:
+    return "; one run" if count == 1 else f"; median of {count}, ± the farthest"
 
 
 _WORDS = {"iters": "iterations", "max_tokens": "tokens", "steps": "steps with guidance"}
@@ -81,7 +84,7 @@ def _training(_: Record, result: Result, width: int | None) -> Iterator[str]:
         Column(title="machine"),
         Column(title="model", least=8),
         Column(title="it/s", right=True),
-        Column(title="tokens/s", right=True),
+        Column(title="tok/s", right=True),
         Column(title="±", right=True),
         Column(title="peak memory", right=True),
     )
@@ -98,8 +101,8 @@ def _training(_: Record, result: Result, width: int | None) -> Iterator[str]:
     for machine, theirs in _tutorials("train"):
         rates = [number(theirs.figure(name)) for name in ("it_per_sec", "tokens_per_sec")]
         rows.append((f"{machine.device} *", theirs.model, *rates, NOTHING, NOTHING))
-    yield from render(columns, rows, width=width)
-    yield f"* {tutorial.SAYS}; the text says about 475, and 250 to 290"
+    yield from table(columns, rows, width)
+    yield from fold(f"* {tutorial.SAYS}; the text says about 475, and 250 to 290", width)
 
 
 def _peak(result: Result, at: str = "") -> str:
@@ -129,23 +132,23 @@ def _decoding(record: Record, result: Result, width: int | None) -> Iterator[str
         Column(title="model", least=8),
         *(
             Column(title=title, right=True)
-            for title in ("tokens/s", "±", "GB a token", "GB/s", "ceiling tokens/s", "of it")
+            for title in ("tok/s", "±", "GB a\ntoken", "GB/s", "ceiling\ntok/s", "of it")
         ),
-        *([Column(title="llama.cpp tokens/s", right=True)] if llama else []),
+        *([Column(title="llama.cpp\ntok/s", right=True)] if llama else []),
     ]
     pairs = [(THIS, record.machine, result)]
     pairs += [(f"{machine.device} *", machine, theirs) for machine, theirs in _tutorials("infer")]
     rows = [_decoding_row(name, machine, each) for name, machine, each in pairs]
     others = [number(each.figure(LLAMA)) for _, _, each in pairs]
     shown = [[*row, other] if llama else row for row, other in zip(rows, others, strict=True)]
-    yield from render(columns, shown, width=width)
-    yield _CEILING
-    yield f"* {tutorial.SAYS}"
+    yield from table(columns, shown, width)
+    yield from fold(_CEILING, width)
+    yield from fold(f"* {tutorial.SAYS}", width)
     for name, machine, each in pairs:
         ceiling = ceiling_of(machine, each)
         whose = name if name == THIS else f"the tutorial's {machine.device}"
         if ceiling is not None and (said := ceiling.complaint(whose)):
-            yield f"! {said}"
+            yield from fold(f"! {said}", width)
 
 
 _CEILING = (
@@ -174,21 +177,22 @@ def _decoding_row(name: str, machine: Machine, result: Result) -> list[str]:
 def _diffusion(_: Record, result: Result, width: int | None) -> Iterator[str]:
     rival = any(figure.key.startswith("torch.") for figure in result.figures)
     others = _TORCH if rival else _PUBLISHED
-    titles = ("batch", "s/picture", "±", "step-pictures/s", "peak memory", *others)
+    titles = ("batch", "s/picture", "±", "step-\npictures/s", "peak\nmemory", *others)
     batches = result.batches()
     rows = [_diffusion_row(result, batch, rival=rival) for batch in batches]
     if not batches and result.failures:
         rows = [[NOTHING, FAILED, NOTHING, FAILED, NOTHING, *(NOTHING for _ in others)]]
-    yield from render([Column(title=title, right=True) for title in titles], rows, width=width)
+    yield from table([Column(title=title, right=True) for title in titles], rows, width)
     if not rival:
-        yield (
+        said = (
             f"* {tutorial.SAYS}: Stable Diffusion 2.1, 512x512, float32, 50 steps, M2 Ultra, "
             "step-pictures/s"
         )
+        yield from fold(said, width)
 
 
-_TORCH = ("PyTorch s/picture", "PyTorch step-pictures/s", "studioq is")
-_PUBLISHED = ("tutorial's MLX *", "tutorial's PyTorch *")
+_TORCH = ("PyTorch\ns/picture", "PyTorch\nstep-\npictures/s", "studioq is")
+_PUBLISHED = ("tutorial's\nMLX *", "tutorial's\nPyTorch *")
 
 
 def _diffusion_row(result: Result, batch: int, *, rival: bool) -> list[str]:

@@ -12,7 +12,7 @@ SAYS = "the MLX tutorial's (December 2023): another machine and another model, n
 
 # mlx-examples, stable_diffusion/README.md: Stable Diffusion 2.1, 512x512, guidance, float32, 50
 # steps, M2 Ultra; step-images per second by batch, PyTorch's and MLX's.
-_DIFFUSION: dict[int, tuple[float, float]] = {
+PICTURES: dict[int, tuple[float, float]] = {
     1: (6.25, 4.17),
     2: (7.14, 5.88),
     4: (7.69, 7.14),
@@ -49,7 +49,7 @@ def _decoding() -> Result:
 
 def _pictures() -> Result:
     figures = []
-    for batch, (torch, mlx) in _DIFFUSION.items():
+    for batch, (torch, mlx) in PICTURES.items():
         unit = "step-pictures/s"
         figures.append(_one(f"diffuse.step_pictures_per_sec@{batch}", unit, mlx))
         figures.append(_one(f"torch.step_pictures_per_sec@{batch}", unit, torch))

@@ -72,10 +72,13 @@ def _told_spec(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _metrics(values: dict[str, float]) -> dict[str, str]:
     """Write each measured number, and bytes as sizes."""
-    return {
-        name: units.size(int(value)) if name.endswith("_bytes") else units.number(value)
-        for name, value in values.items()
-    }
+    return {name: _metric(name, value) for name, value in values.items()}
+
+
+def _metric(name: str, value: float) -> str:
+    if "bytes" not in name.split("_"):
+        return units.number(value)
+    return f"{units.size(value)}/s" if name.endswith("_per_second") else units.size(value)
 
 
 def _head(job: Any, now: datetime) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from daemon.bench.record import Figure, Machine, Record, Result
@@ -43,6 +44,12 @@ def pictures(**rates: float) -> Result:
         ]
     settings = {"steps": 25, "cfg": 7.5}
     return Result(table="diffuse", model="brush", settings=settings, figures=tuple(figures))
+
+
+def twice(result: Result) -> Result:
+    """The result of twice as many jobs, with the same numbers."""
+    figures = (replace(each, values=each.values * 2) for each in result.figures)
+    return replace(result, figures=tuple(figures))
 
 
 def record(*results: Result, **machine: Any) -> Record:

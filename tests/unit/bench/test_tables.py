@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 
 from daemon.bench import compare, tutorial
+from daemon.bench.layout import fold
 from daemon.bench.llama import KEY as LLAMA
-from daemon.bench.record import Result
+from daemon.bench.record import Figure, Result
 from daemon.bench.tables import page
 from daemon.errors import UsageError
-from tests.unit.bench.records import decoding, figure, pictures, record, training
+from tests.unit.bench.records import decoding, figure, pictures, record, training, twice
+
+VERSIONS = {"mlx": "0.32.4", "mlx-lm": "0.32.2", "numpy": "2.4.1", "python": "3.11.7"}
 
 
 def row_of(lines: list[str], start: str) -> list[str]:
@@ -37,7 +40,8 @@ def test_llama_cpp_gets_a_column_where_it_was_measured() -> None:
     result = decoding(30.0)
     result = replace(result, figures=(*result.figures, figure(LLAMA, 33.0, 35.0)))
     lines = list(page(record(result), None))
-    assert "llama.cpp tokens/s" in lines[3]
+    assert lines[3].endswith("ceiling         llama.cpp")
+    assert lines[4].endswith("tok/s  of it      tok/s")
     assert row_of(lines, "this machine")[-1] == "34"
     assert row_of(lines, "M2 Max *")[-1] == "-"
 
@@ -47,7 +51,8 @@ def test_pictures_stand_beside_the_tutorials_where_pytorch_is_not_here() -> None
     assert row_of(lines, "1 ") == ["1", "2", "-", "12.5", "1", "GB", "4.17", "6.25"]
     assert row_of(lines, "2 ")[-2:] == ["5.88", "7.14"]
     assert row_of(lines, "3 ")[-2:] == ["-", "-"]
-    assert "tutorial's MLX *" in lines[3]
+    assert "tutorial's  tutorial's" in lines[3]
+    assert "MLX *   PyTorch *" in lines[4]
 
 
 def test_pytorchs_numbers_replace_the_tutorials() -> None:
@@ -76,20 +81,57 @@ def test_what_a_terminal_is_too_narrow_for_is_cut_in_the_models_name() -> None:
     assert "…" in lines[0]
 
 
+def rivals(batch: int) -> tuple[Figure, ...]:
+    return (
+        figure(f"torch.seconds_per_picture@{batch}", 123.4, unit="s", lower=True),
+        figure(f"torch.step_pictures_per_sec@{batch}", 0.1234),
+    )
+
+
+@pytest.mark.parametrize("rival", [False, True], ids=["alone", "beside others"])
+def test_no_line_is_wider_than_a_terminal_of_80_columns(*, rival: bool) -> None:
+    drawn, decoded = pictures(b1=61.25, b16=104.5), decoding(87.5, 105.5)
+    if rival:
+        drawn = replace(drawn, figures=(*drawn.figures, *rivals(1), *rivals(16)))
+        decoded = replace(decoded, figures=(*decoded.figures, figure(LLAMA, 1033.0)))
+    trained = replace(training(98.0, 150.0), model="organisation/a-model-with-a-very-long-name")
+    now = record(trained, decoded, drawn, device="AMD EPYC 7R13 Processor", versions=VERSIONS)
+    before = record(trained, drawn)
+    for lines in (page(now, 80), compare.page(now, before, "kept.json of 2026-11-25", 80)):
+        assert max(map(len, lines)) <= 80
+    assert max(map(len, page(now, None))) > 80
+
+
+def test_a_sentence_is_folded_between_words_and_whole_in_a_pipe() -> None:
+    said = "memory is read at 20 GB/s by two processors"
+    assert list(fold(said, 24)) == ["memory is read at 20", "  GB/s by two processors"]
+    assert list(fold(said, None)) == [said]
+
+
 def test_changes_are_in_percent_and_judged_by_the_direction_that_is_better() -> None:
-    before = record(training(100.0, 101.0), pictures(b1=2.0, b2=1.0))
-    now = record(training(110.0, 111.0), pictures(b1=2.5, b2=1.0))
+    before = record(training(100.0, 101.0), twice(pictures(b1=2.0, b2=1.0)))
+    now = record(training(110.0, 111.0), twice(pictures(b1=2.5, b2=1.0)))
     lines = list(compare.page(now, before, "an earlier run", None))
     assert lines[0] == "Compared with an earlier run"
-    assert row_of(lines, "train.tokens_per_sec")[2:] == ["100.5", "110.5", "+10.0%", "better"]
-    assert row_of(lines, "diffuse.seconds_per_picture@1")[2:] == ["2", "2.5", "+25.0%", "worse"]
-    assert row_of(lines, "diffuse.seconds_per_picture@2")[2:] == ["1", "1", "+0.0%"]
+    assert row_of(lines, "train.tokens_per_sec")[1:] == ["100.5", "110.5", "+10.0%", "better"]
+    assert row_of(lines, "diffuse.seconds_per_picture@1")[1:] == ["2", "2.5", "+25.0%", "worse"]
+    assert row_of(lines, "diffuse.seconds_per_picture@2")[1:] == ["1", "1", "+0.0%"]
+    assert row_of(lines, "diffuse.peak_memory@2")[1:] == ["2", "GB", "2", "GB", "+0.0%"]
+    assert not any("no verdict" in line for line in lines)
     assert not any(line.startswith("differs") for line in lines)
+
+
+def test_one_run_on_a_side_gets_no_verdict() -> None:
+    once, often = record(training(100.0)), record(training(200.0, 201.0))
+    for now, before in ((once, once), (once, often), (often, once)):
+        lines = list(compare.page(now, before, "it", None))
+        words = " ".join(row_of(lines, "train.tokens_per_sec")[3:])
+        assert words in {"+0.0%", "-50.1% no verdict", "+100.5% no verdict"}
 
 
 def test_repeats_that_overlap_show_no_change() -> None:
     lines = list(compare.page(record(training(99.0, 104.0)), record(training(98.0, 100.0)), "", 99))
-    assert " ".join(row_of(lines, "train.tokens_per_sec")[4:]) == "+2.5% within the spread"
+    assert " ".join(row_of(lines, "train.tokens_per_sec")[3:]) == "+2.5% within the spread"
 
 
 def test_what_differs_besides_the_numbers_is_said() -> None:
@@ -118,8 +160,10 @@ def test_a_comparison_with_the_tutorial_is_one_with_each_of_its_machines() -> No
     assert list(machines) == ["the tutorial's M2 Ultra", "the tutorial's M2 Max"]
     now = record(training(95.0), pictures(b1=5.0))
     lines = list(compare.page(now, tutorial.M2_ULTRA, "the tutorial's M2 Ultra", None))
-    assert row_of(lines, "train.tokens_per_sec")[2:] == ["475", "95", "-80.0%", "worse"]
-    assert row_of(lines, "diffuse.step_pictures_per_sec@1")[2:4] == ["4.17", "5"]
+    found = row_of(lines, "train.tokens_per_sec")[1:]
+    assert found == ["475", "95", "-80.0%", "no", "verdict"]
+    assert row_of(lines, "diffuse.step_pictures_per_sec@1")[1:3] == ["4.17", "5"]
+    assert sum(line.startswith("no verdict: one run alone") for line in lines) == 1
     assert "differs: machine: M2 Ultra → AMD EPYC" in lines
     assert "differs: train, model: Llama 7B → small" in lines
 
