@@ -15,6 +15,7 @@ from typing import Any
 
 from daemon.errors import ModelError
 from daemon.image_models import INDEX, NETWORKS, SPARE_PARTS, checkpoint_file, tensor_names
+from daemon.regular_files import read_regular
 from daemon.safetensors_header import read_safetensors_header
 
 # What pipelines of Stable Diffusion are called; parts and words that make another use of one.
@@ -235,7 +236,7 @@ def _check_header(place: str, file: Path) -> None:
 
 def _read_object(name: str, place: str, file: Path) -> Json:
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_regular(file))
     except FileNotFoundError:
         raise ModelError(f"{name} is incomplete: it has no {place}", remedy=_AGAIN) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -16,8 +16,10 @@ from typing import Any
 from daemon.architectures import check_architecture, check_gguf_architecture
 from daemon.errors import ModelError
 from daemon.gguf_header import read_gguf_header
+from daemon.layer_count import check_layer_count
 from daemon.models import CONFIG, PARAMS
 from daemon.npz_header import read_npz_header
+from daemon.regular_files import check_regular, read_regular, unreadable
 from daemon.release_files import find_npz, find_shards
 from daemon.safetensors_header import WeightsHeader, read_safetensors_header
 from daemon.torch_header import read_torch_header
@@ -58,6 +60,8 @@ class LanguageFiles:
             ModelError: names the file, and what is wrong with it.
         """
         known = {"gguf": self._gguf, "original": self._release, "npz": self._npz}
+        if self.path.is_dir():
+            check_regular(self.path, self.name)
         yield from known.get(self.format, self._folder)()
 
     def weights(self) -> tuple[list[WeightsHeader], Quantization]:
@@ -86,6 +90,8 @@ class LanguageFiles:
         facts = replace(facts, count=_counted(headers, config))
         yield facts
         check_architecture(self.name, facts.architecture)
+        names = {tensor.name for header in headers for tensor in header.tensors}
+        check_layer_count(self.name, CONFIG, config, names)
         self._check_tokenizer()
 
     def _gguf(self) -> Iterator[LanguageFacts]:
@@ -146,14 +152,11 @@ class LanguageFiles:
         try:
             return read(file, name=place)
         except OSError as error:
-            raise ModelError(
-                f"{place} cannot be read: {error.strerror}",
-                remedy="let the daemon's account read the model's files",
-            ) from None
+            raise unreadable(place, error) from None
 
     def _object(self, place: str) -> Json:
         try:
-            found = json.loads((self.path / place).read_bytes())
+            found = json.loads(read_regular(self.path / place))
         except FileNotFoundError:
             raise self._lacks(place) from None
         except (OSError, ValueError, RecursionError) as error:

@@ -2,11 +2,13 @@
 
 The rule this module protects: a model's headers are read once for as long as its files stay as
 they are, by their names, sizes and times, so that a list of a hundred models costs a look at the
-folders. Imports no MLX.
+folders; and one model's damage is that model's alone, whatever it does to its reader. Imports no
+MLX.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +20,11 @@ from daemon.image_files import ImageFolder, check_checkpoint
 from daemon.image_models import NETWORKS, checkpoint_file, why_no_image_model
 from daemon.language_files import LanguageFacts, LanguageFiles, lacks_config
 from daemon.models import CONFIG, IMAGE_FORMATS, LANGUAGE_FORMATS, ModelEntry
+from daemon.regular_files import unreadable
 from daemon.safetensors_header import WeightsHeader, read_safetensors_header
 from daemon.weights_count import WeightsCount, count_weights
+
+log = logging.getLogger(__name__)
 
 # How many models' facts are remembered, a few kilobytes each.
 _REMEMBERED = 1024
@@ -45,8 +50,15 @@ class ModelFacts:
 
 
 def facts_of(entry: ModelEntry) -> ModelFacts:
-    """Return what is known of a model, from memory where its files have not changed."""
-    return _read_facts(entry)
+    """Return what is known of a model, from memory where its files have not changed.
+
+    What was not foreseen is its ``problem``, too; that is not remembered, since it may pass.
+    """
+    try:
+        return _read_facts(entry)
+    except Exception as error:
+        log.exception("action=model_unreadable model=%r", entry.name)
+        return ModelFacts(problem=_unforeseen(entry, error))
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -67,7 +79,7 @@ def _of_language_model(entry: ModelEntry) -> ModelFacts:
     except ModelError as error:
         problem = _kept(error)
     except OSError as error:
-        problem = _unreadable(entry, error)
+        problem = unreadable(entry.name, error)
     last = known[-1]
     return ModelFacts(architecture=last.architecture, count=last.count, problem=problem)
 
@@ -90,7 +102,7 @@ def _image_problem(entry: ModelEntry) -> ModelError | None:
     except ModelError as error:
         return _kept(error)
     except OSError as error:
-        return _unreadable(entry, error)
+        return unreadable(entry.name, error)
     return None
 
 
@@ -115,14 +127,14 @@ def _what_is_unknown(entry: ModelEntry) -> ModelError:
     except ModelError as error:
         return _kept(error)
     except OSError as error:
-        return _unreadable(entry, error)
+        return unreadable(entry.name, error)
     return ModelError(f"{entry.name} is no image model: {reason}", remedy=_KNOWN)
 
 
-def _unreadable(entry: ModelEntry, error: OSError) -> ModelError:
+def _unforeseen(entry: ModelEntry, error: Exception) -> ModelError:
     return ModelError(
-        f"{entry.name} cannot be read: {error.strerror}",
-        remedy="let the daemon's account read the model's files",
+        f"{entry.name} cannot be read, for a reason that was not foreseen: {type(error).__name__}",
+        remedy=f"{_AGAIN}; the daemon's log has the details",
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from daemon.errors import ModelError
 from daemon.image_models import INDEX, has_networks, is_checkpoint, is_pipeline
+from daemon.regular_files import read_regular
 from daemon.release_files import is_consolidated, is_npz
 
 DEMO_MODEL = "smollm2"
@@ -316,7 +317,7 @@ def _configured(folder: Path) -> str:
 def _is_quantized(config: Path) -> bool:
     """Return whether the configuration has MLX's ``quantization`` key."""
     try:
-        settings = json.loads(config.read_bytes())
+        settings = json.loads(read_regular(config))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(settings, dict) and "quantization" in settings

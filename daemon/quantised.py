@@ -15,6 +15,7 @@ from typing import Any
 from daemon.errors import ModelError
 from daemon.gguf_header import QUANTISED, read_gguf_header
 from daemon.models import model_format
+from daemon.regular_files import read_regular
 from daemon.specs import ConvertSpec
 
 # Formats whose config.json says whether the weights are quantised.
@@ -96,7 +97,7 @@ def _config(path: Path) -> Mapping[str, Any]:
     What is wrong with it is told by the job that loads the model.
     """
     try:
-        settings = json.loads((path / "config.json").read_bytes())
+        settings = json.loads(read_regular(path / "config.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}

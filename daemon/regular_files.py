@@ -61,10 +61,11 @@ def read_regular(path: Path, *, most: int = MOST_SETTINGS) -> bytes:
     return content
 
 
-def check_regular(folder: Path) -> None:
-    """Refuse a folder in which something is neither a file nor a folder.
+def check_regular(folder: Path, name: str) -> None:
+    """Refuse a model's folder in which something is neither a file nor a folder.
 
-    For what is given to a library that opens the files itself.
+    For what is given to a library that opens the files itself. ``name`` is what messages call the
+    model.
 
     Raises:
         ModelError: names the first such thing.
@@ -77,7 +78,7 @@ def check_regular(folder: Path) -> None:
         except OSError:
             continue  # a link to nothing, which is missed where it is needed
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise unreadable(f"{folder.name}/{path.name}", NotRegularError(path, mode))
+            raise unreadable(f"{name}: {path.name}", NotRegularError(path, mode))
 
 
 def unreadable(place: str, error: OSError) -> ModelError:

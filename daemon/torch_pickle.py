@@ -27,6 +27,7 @@ STORAGES = {"HalfStorage": "F16", "BFloat16Storage": "BF16", "FloatStorage": "F3
 # A tensor takes about 140 bytes and 40 opcodes of an index.
 MOST_INDEX = 4 * 2**20
 _MOST_OPCODES = 2**20
+_MOST_VALUES = 16  # of a tuple
 
 _ORDERED_DICT = ("collections", "OrderedDict")
 _REBUILD = ("torch._utils", "_rebuild_tensor_v2")
@@ -154,6 +155,10 @@ class _Machine:
 
     def _tuple(self, values: list[Any]) -> None:
         """Push a tuple; one in one is as deep as the arguments of a tensor go."""
+        if len(values) > _MOST_VALUES:
+            raise ValueError(
+                f"it has a tuple of {len(values)} values; those of tensors are shorter"
+            )
         for value in values:
             if type(value) is tuple and any(type(inner) is tuple for inner in value):
                 raise ValueError("its tuples are nested deeper than those of tensors")

@@ -33,6 +33,7 @@ _COUNTERS = frozenset({"I32", "I64", "U64", "BOOL"})
 # Rotary frequencies, which some files carry along: they follow from the configuration.
 _FREQUENCIES = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|rope\.freqs|rope_freqs\.weight)")
 _WORD = 32
+_MOST_SETTING = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def count_weights(
 
 
 def _size(value: object, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
+    return value if isinstance(value, int) and 0 < value <= _MOST_SETTING else default
 
 
 def _once(headers: Sequence[WeightsHeader], *, tied: bool, split: bool) -> Iterator[TensorInfo]:

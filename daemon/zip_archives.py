@@ -82,6 +82,12 @@ class _BoundedReader(io.BufferedReader):
             )
         return super().read(size)
 
+    def seek(self, target: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to a place, which a damaged directory may say is before the file's start."""
+        if whence == os.SEEK_SET and target < 0:
+            raise zipfile.BadZipFile("its directory names a place before its start")
+        return super().seek(target, whence)
+
 
 def record_start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
     """Return where the bytes of a record start in its archive, all of them being there.
@@ -89,11 +95,12 @@ def record_start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
     Raises:
         BadZipFile: the record is elsewhere, or the file ends before it does.
     """
-    header = os.pread(file.fileno(), _LOCAL_HEADER.size, record.header_offset)
+    place = max(0, record.header_offset)
+    header = os.pread(file.fileno(), _LOCAL_HEADER.size, place)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL_MARK):
         raise zipfile.BadZipFile(f"{record.filename[:80]} is not where its directory says")
     _, name, extra = _LOCAL_HEADER.unpack(header)
-    start = int(record.header_offset + _LOCAL_HEADER.size + name + extra)
+    start = int(place + _LOCAL_HEADER.size + name + extra)
     if start + record.compress_size > os.fstat(file.fileno()).st_size:
         raise zipfile.BadZipFile(f"{record.filename[:80]} extends past the end of the file")
     return start

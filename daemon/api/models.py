@@ -20,6 +20,7 @@ from daemon.model_facts import facts_of
 from daemon.model_memory import Memory, find_memory
 from daemon.model_removal import find_removal, remove
 from daemon.models import DEMO_MODEL, ModelEntry, entry_at
+from daemon.regular_files import read_regular
 
 router = APIRouter()
 
@@ -120,7 +121,7 @@ def _conversion(entry: ModelEntry) -> dict[str, Any] | None:
     if made is None or made.bytes > _MOST_CONVERSION:
         return None
     try:
-        found = json.loads((entry.path / CONVERSION).read_bytes())
+        found = json.loads(read_regular(entry.path / CONVERSION))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict):

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from daemon.errors import ModelError
+from daemon.layer_count import check_layer_count
+from daemon.regular_files import check_regular
 from daemon.release_files import find_npz, find_shards, is_consolidated
 from daemon.release_names import follows_from_settings, split_axis
 from workers.language import zip_records
@@ -64,7 +67,8 @@ def find_model_files(path: Path) -> ModelFiles:
     it for MLX. ``daemon.models.model_format`` decides alike.
 
     Raises:
-        ModelError: nothing is there, or nothing that can be read; says what was found.
+        ModelError: nothing is there, or nothing that can be read, or something that is no regular
+            file; says what was found.
     """
     if path.is_file() and path.suffix == ".gguf":
         return ModelFiles(path=path, format=Format.GGUF, weights=(path,))
@@ -72,7 +76,19 @@ def find_model_files(path: Path) -> ModelFiles:
         raise ModelError(
             f"there is no model at {path}", remedy="see studioq models list for what is there"
         )
+    check_regular(path, path.name)
     return _folder_files(path)
+
+
+def check_layers(files: ModelFiles, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration with more layers than the weights have, before they are built.
+
+    Raises:
+        ModelError: names both numbers.
+    """
+    headers = read_headers(files).values()
+    names = {tensor.name for header in headers for tensor in header.tensors}
+    check_layer_count(files.name, _CONFIG, config, names)
 
 
 def _folder_files(folder: Path) -> ModelFiles:

@@ -102,7 +102,7 @@ def _opened(files: ModelFiles) -> ModelSource:
     if files.format is Format.GGUF:
         return open_gguf(files.path)
     if files.format is Format.FOLDER:
-        return source_of(*_load_folder(files.path))
+        return source_of(*_load_folder(files))
     return _opened_release(files)
 
 
@@ -123,9 +123,11 @@ def _expanded(array: mx.array) -> mx.array:
     return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
 
 
-def _load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
+def _load_folder(files: ModelFiles) -> tuple[nn.Module, dict[str, Any], TokenizerWrapper]:
     """Load a folder as mlx-lm does, with remote code and network off."""
+    folder = files.path
     settings = _read_config(folder)
+    formats.check_layers(files, settings)
     _check_tokenizer(folder)
     model, config = mlx_lm_utils.load_model(
         folder, lazy=True, trust_remote_code=False, model_config=earlier_keys(settings)

@@ -22,7 +22,7 @@ from daemon.release_names import (
     split_axis,
 )
 from workers.language.headers import TensorInfo
-from workers.language.originals.shards import DTYPES, Shard
+from workers.language.originals.shards import DTYPES, PthShard, Shard
 
 Shape = tuple[int, ...]
 
@@ -97,11 +97,11 @@ class Release:
             self._check_tensor(name, array)
 
     def _check_tensor(self, name: str, wanted: mx.array) -> None:
-        found = self.shape(name)
-        if found != tuple(wanted.shape):
+        found, needed = self.shape(name), tuple(wanted.shape)
+        if found != needed:
             raise ModelError(
                 f"{self.name} contradicts its {self.settings}: {self._called(name)} has the shape "
-                f"{found}, and has to have {tuple(wanted.shape)}",
+                f"{found}, and has to have {needed}{self._missing_files(name, found, needed)}",
                 remedy=f"see whether a weights file is missing, or use the {self.settings} that "
                 "was published with the weights",
             )
@@ -110,6 +110,17 @@ class Release:
                 f"{self.name} is wrong: {self._called(name)} is of the type {self.dtype(name)}",
                 remedy="download the weights again",
             )
+
+    def _missing_files(self, name: str, found: Shape, needed: Shape) -> str:
+        """Return how many files there would be if only some of the pieces were here."""
+        axis = self._axis(name)
+        is_split = all(isinstance(shard, PthShard) for shard in self.shards)
+        if not is_split or axis is None or _others(found, axis) != _others(needed, axis):
+            return ""
+        files, rest = divmod(len(self.shards) * needed[axis], max(1, found[axis]))
+        if rest or files <= len(self.shards):
+            return ""
+        return f", as if there were {len(self.shards)} of {files} weights files"
 
     def _pieces(self, name: str) -> list[TensorInfo]:
         """Return a tensor in each file that has it or a piece of it, at least one."""
