@@ -151,6 +151,7 @@ def _colour(codes: list[int]) -> Color | None:
     if kind == 2 and len(codes) >= 3:
         red, green, blue = (min(255, codes.pop(0)) for _ in range(3))
         return Color.from_rgb(red, green, blue)
+    codes.clear()
     return None
 
 

@@ -127,21 +127,27 @@ class Model:
         )
 
     def above(self, start: int) -> int | None:
-        """Return the nearest match above the line at ``start`` that is known."""
-        if start > self.window.start:
-            for line in reversed(self.window.until(start)):
-                if self._matches(line):
-                    return line.start
-        return self.matches.before(min(start, self.window.start))
+        """Return the nearest match above the line at ``start``, None where none is known yet."""
+        window = self.window
+        between = self.matches.before(start) if start > window.stop else None
+        if between is not None and between >= window.stop:
+            return between
+        for line in reversed(window.until(start)):
+            if self._matches(line):
+                return line.start
+        return self.matches.before(min(start, window.start))
 
     def below(self, start: int) -> int | None:
-        """Return the nearest match below the line at ``start`` that is known."""
-        if start >= self.window.start:
-            for line in self.window.behind(start):
-                if self._matches(line):
-                    return line.start
-            start = max(start, self.window.stop - 1)
-        return self.matches.after(start)
+        """Return the nearest match below the line at ``start``, None where none is known yet."""
+        window = self.window
+        if start < window.start:
+            return self.matches.after(start)
+        for line in window.behind(start):
+            if self._matches(line):
+                return line.start
+        if self.matches.low > window.stop:
+            return None
+        return self.matches.after(max(start, window.stop - 1))
 
     def _matches(self, line: Line) -> bool:
         return self.needle is not None and self.needle.is_in(line.text)

@@ -38,10 +38,11 @@ searches the rest of the file; `escape` gives up. Capitals count only if you typ
             self.text = text
 
     class Closed(Message):
-        """It was left; ``accepted`` with enter and some text."""
+        """It was left with ``text``; ``accepted`` if that was entered and is not empty."""
 
-        def __init__(self, *, accepted: bool) -> None:
+        def __init__(self, text: str, *, accepted: bool) -> None:
             super().__init__()
+            self.text = text
             self.accepted = accepted
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
@@ -76,4 +77,4 @@ searches the rest of the file; `escape` gives up. Capitals count only if you typ
 
     def _close(self, *, accepted: bool) -> None:
         self.remove_class("-open")
-        self.post_message(self.Closed(accepted=accepted))
+        self.post_message(self.Closed(self.value, accepted=accepted))

@@ -40,6 +40,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
         height: 1fr;
         overflow-x: hidden;
         overflow-y: auto;
+        scrollbar-gutter: stable;
         scrollbar-size-vertical: 1;
         & > .log--match { text-style: underline; color: $text-warning; background: $warning-muted; }
         & > .log--current { text-style: bold reverse; color: $text-warning; background: $surface; }
@@ -77,7 +78,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def rows(self) -> int:
         """How many rows fit on the screen."""
-        return max(1, self.size.height)
+        return max(1, self.scrollable_content_region.height)
 
     @property
     def is_at_bottom(self) -> bool:
@@ -191,7 +192,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
 
     def render_line(self, y: int) -> Strip:
         """Draw one row of the screen."""
-        width = self.size.width
+        width = self.scrollable_content_region.width
         base = self.rich_style
         if self.notice:
             return self._notice_line(y, width, base)
@@ -276,7 +277,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
         """Wrap at the width that there is, with the same line at the top."""
         window = self.model.window
         place = window.at(self.top_row)
-        window.set_width(max(8, self.size.width) if self.wrap else None)
+        window.set_width(max(8, self.scrollable_content_region.width) if self.wrap else None)
         self._measure()
         if self.model.following:
             self.place(window.bottom)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from daemon.cli.units import size
+from daemon.errors import DaemonAwayError, StudioqError
 from tui.log.model import Model
 
 if TYPE_CHECKING:
@@ -22,6 +23,20 @@ def hidden(job: JobLine) -> str:
     if job["readable"]:
         return ""
     return f"Job {job['id']} is {job['user']}'s: only {job['user']} and admins may read its log."
+
+
+def trouble(error: StudioqError | None, *, is_empty: bool) -> str:
+    """Return in short what is wrong; where no line is shown there is room to say it at length."""
+    if error is None or is_empty:
+        return ""
+    if isinstance(error, DaemonAwayError):
+        return "the daemon is away, trying again"
+    return error.message
+
+
+def away(error: StudioqError) -> str:
+    """Return what is wrong and what helps."""
+    return "\n".join(filter(None, (f"{error.message}.", error.remedy)))
 
 
 def empty(job: JobLine) -> str:
@@ -64,7 +79,7 @@ def search(model: Model, *, searching: bool, typing: bool) -> str:
     """Return how the search stands."""
     needle, matches = model.needle, model.matches
     if typing:
-        return "enter searches the file from here up, escape gives up"
+        return "enter searches upwards, escape gives up"
     if needle is None:
         return ""
     number = None if model.current is None else matches.number(model.current)
