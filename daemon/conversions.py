@@ -6,6 +6,8 @@ same model. What is found here is found early; the engine, which writes, looks a
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
@@ -17,10 +19,16 @@ from daemon.errors import ModelError, SpecRefusedError
 from daemon.ledger.states import ENDED, JobState
 from daemon.ledger.tables import Job, User
 from daemon.models import ModelRoots
+from daemon.regular_files import read_regular
 from daemon.specs import ConvertSpec
 from daemon.targets import target_folder, user_folder
 
 KIND = "convert"
+
+# What a conversion writes beside the model that it has made.
+CONVERSION = "conversion.json"
+_MOST_CONVERSION = 2**20
+_MOST_COPIES = 8
 
 _LIVE = frozenset(JobState) - ENDED
 
@@ -67,6 +75,45 @@ def _check_parent(spec: ConvertSpec, parent: Path, root: Path) -> None:
         field="to",
         remedy=f"ask whoever looks after this daemon to move {parent} away",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFrom:
+    """What a model says of its making: the job and the source; ``fused``: an adapter is in it."""
+
+    job: int | None = None
+    source: str | None = None
+    fused: bool = False
+
+
+def made_from(path: Path) -> MadeFrom:
+    """Return what the model at ``path`` was made from; nothing of one that no conversion made."""
+    try:
+        found = json.loads(read_regular(path / CONVERSION, most=_MOST_CONVERSION))
+        job, source, spec = found["job"], found["source"], found["spec"]
+        return MadeFrom(
+            job=job if isinstance(job, int) else None,
+            source=source if isinstance(source, str) else None,
+            fused=spec["fuse"] is not None,
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return MadeFrom()
+
+
+def is_copy(models: ModelRoots, name: str | None, of: str | None) -> bool:
+    """Return whether the model ``name`` is a copy of another one, perhaps in other numbers.
+
+    Adapters that were trained on the one fit the other. Copies of copies count.
+    """
+    for _ in range(_MOST_COPIES):
+        path = models.find(name) if name is not None else None
+        made = MadeFrom() if path is None else made_from(path)
+        if made.source is None or made.fused:
+            return False
+        if made.source == of:
+            return True
+        name = made.source
+    return False
 
 
 def check_unclaimed(session: Session, spec: ConvertSpec, user_id: int) -> None:

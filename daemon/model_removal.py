@@ -8,10 +8,12 @@ half a model, and its files afterwards. Links are removed and never followed.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,8 +21,9 @@ from sqlalchemy.orm import Session
 from daemon.access import Person
 from daemon.conversions import makers
 from daemon.errors import ConflictError, ForbiddenError, NotFoundError
-from daemon.ledger.states import ENDED
-from daemon.ledger.tables import Job
+from daemon.ledger.downloads import forget_download
+from daemon.ledger.states import ENDED, DownloadState
+from daemon.ledger.tables import Download, Job
 from daemon.ledger.writer import Writer
 from daemon.models import SHIPPED_MODELS, ModelRoots, Place, is_cached
 from daemon.staging import staging_folder
@@ -55,6 +58,37 @@ def find_removal(models: ModelRoots, name: str, person: Person) -> Removal:
         )
     _require_removal(models, name, place, person)
     return Removal(name=name, root=place.root, paths=_belongings(place))
+
+
+def forget_failed(models: ModelRoots, name: str, writer: Writer) -> bool:
+    """Forget the download of a model that is not here, if it failed; return whether it had."""
+    if models.locate(name) is not None:
+        return False
+    return writer.submit(lambda session: _forget(session, name)).result()
+
+
+def _forget(session: Session, name: str) -> bool:
+    download = session.get(Download, name)
+    failed = download is not None and download.state == DownloadState.FAILED
+    if failed:
+        forget_download(session, name)
+    return failed
+
+
+def held_bytes(removal: Removal) -> int:
+    """Return the bytes of files that have other names too, and so stay when these are removed."""
+    return sum(
+        status.st_size
+        for path in removal.paths
+        for status in _statuses(path)
+        if S_ISREG(status.st_mode) and status.st_nlink > 1
+    )
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        with suppress(OSError):
+            yield file.lstat()
 
 
 def remove(removal: Removal, *, models: ModelRoots, writer: Writer, person: Person) -> None:

@@ -7,7 +7,7 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,8 +24,21 @@ from daemon.specs import Spec, TrainSpec, parse_job_reference
 MAX_NUMBER = 2**63 - 1
 
 
-def check(session: Session, paths: Paths, spec: Spec, user_id: int, *, admin: bool) -> list[int]:
+IsCopy = Callable[[str | None, str | None], bool]
+
+
+def check(
+    session: Session,
+    paths: Paths,
+    spec: Spec,
+    user_id: int,
+    *,
+    admin: bool,
+    is_copy: IsCopy = lambda _name, _of: False,
+) -> list[int]:
     """Check every job that the spec cites; return those that must succeed first.
+
+    ``is_copy`` says whether a model is a converted copy of another one.
 
     Raises:
         SpecRefusedError: names the field, the job, and what it has.
@@ -40,7 +53,9 @@ def check(session: Session, paths: Paths, spec: Spec, user_id: int, *, admin: bo
             raise SpecRefusedError(
                 f"{field} = {reference!r}: {error.message}", field=field, remedy=error.remedy
             ) from None
-        _check_model(field, reference, job, getattr(spec, "model", None))
+        model = getattr(spec, "model", None)
+        if model != job.model and (field == "resume" or not is_copy(model, job.model)):
+            raise _other_model(field, reference, job, model)
         if not there:
             _check_step(field, reference, job, step)
             needed.append(number)
@@ -73,15 +88,20 @@ def _may_come(session: Session, number: int, step: int) -> bool:
     return found is None
 
 
-def _check_model(field: str, reference: str, job: Job, model: str | None) -> None:
-    if model != job.model:
-        use = "convert" if field == "fuse" else "use --model"
-        raise SpecRefusedError(
-            f"{field} = {reference!r}: job {job.id} trains {job.model}, but this job's model is "
-            f"{model}",
-            field=field,
-            remedy=f"{use} {job.model}, or an adapter of {model}",
+def _other_model(field: str, reference: str, job: Job, model: str | None) -> SpecRefusedError:
+    use = "convert" if field == "fuse" else "use --model"
+    remedy = f"{use} {job.model}, or an adapter of {model}"
+    if field != "resume":
+        remedy += (
+            f"; if {model} is the same network all the same: studioq fetch {job.id}, then "
+            f"--{field} job-{job.id}"
         )
+    return SpecRefusedError(
+        f"{field} = {reference!r}: job {job.id} trains {job.model}, but this job's model is "
+        f"{model}",
+        field=field,
+        remedy=remedy,
+    )
 
 
 def _check_step(field: str, reference: str, job: Job, step: int | None) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,17 @@ from daemon.specs import (
     parse_request,
     parse_spec,
 )
+from daemon.targets import user_folder
 
 Inputs = Mapping[str, tuple[str, str]]
+
+_PUT_OR_NAME = (
+    "put its folder there, or name a Hugging Face id (org/name); studioq models lists what there is"
+)
+_NOT_FETCHED = (
+    "studioq models lists what there is; names that begin with a user of this daemon are not "
+    "looked for on Hugging Face"
+)
 
 # The last second that a date of four digits can name.
 _LAST_TIME = 253_402_300_799.0
@@ -107,7 +117,7 @@ class Desk:
         after: set[int] = set(request.after)
         if after or inputs or spec.job_references():
             after |= self._check_ledger(person, spec, inputs, after)
-        missing, makers = self._missing_model(request.kind, spec)
+        missing, makers = self._missing_model(person, request.kind, spec)
         after |= makers
         if isinstance(spec, ConvertSpec):
             conversions.check_target(person, spec, self.models)
@@ -128,7 +138,13 @@ class Desk:
             user_id = ledger_user(session, person)
             _check_uploads(session, inputs, user_id)
             references.check_needed(session, after)
-            return set(references.check(session, self.paths, spec, user_id, admin=person.admin))
+            return set(self._check_references(session, spec, user_id, admin=person.admin))
+
+    def _check_references(
+        self, session: Session, spec: Spec, user_id: int, *, admin: bool
+    ) -> list[int]:
+        is_copy = partial(conversions.is_copy, self.models)
+        return references.check(session, self.paths, spec, user_id, admin=admin, is_copy=is_copy)
 
     def check_repeat(self, person: Person, number: int) -> Draft:
         """Check that the recorded spec of job ``number`` can be queued as a new job.
@@ -144,9 +160,9 @@ class Desk:
             inputs = inputs_of(session, number)
             _check_uploads(session, inputs, user_id)
             spec = load_spec(old.kind, old.spec)
-            implied = references.check(session, self.paths, spec, user_id, admin=person.admin)
+            implied = self._check_references(session, spec, user_id, admin=person.admin)
             made = conversions.has_made_it(old, user_id)
-        missing, makers = self._missing_model(old.kind, spec)
+        missing, makers = self._missing_model(person, old.kind, spec)
         if isinstance(spec, ConvertSpec) and not made:
             conversions.check_target(person, spec, self.models)
         return Draft(
@@ -161,7 +177,7 @@ class Desk:
             notes=self._check_options(person, spec),
         )
 
-    def _missing_model(self, kind: str, spec: Spec) -> tuple[bool, set[int]]:
+    def _missing_model(self, person: Person, kind: str, spec: Spec) -> tuple[bool, set[int]]:
         """Return whether the model must be fetched first, and the jobs that will make it.
 
         One that neither is there nor can come is refused.
@@ -180,6 +196,8 @@ class Desk:
             return False, set()
         with self.ledger.reading() as session:
             makers = set(conversions.makers(session, name))
+            if not makers and name.partition("/")[0] in _people(session, person):
+                raise _unknown_model(name, self.models, remedy=_NOT_FETCHED)
         if makers or is_bundled(name) or is_hub_id(name):
             return not makers, makers
         raise _unknown_model(name, self.models)
@@ -294,7 +312,15 @@ def _repeated(old: Job) -> NewJob:
     )
 
 
-def _unknown_model(name: str, models: ModelRoots) -> SpecRefusedError:
+def _people(session: Session, person: Person) -> set[str]:
+    """Return what this person's folder of models is called, and those of all users."""
+    known = session.execute(select(User.name, User.uid)).all()
+    return {user_folder(name, uid) for name, uid in [*known, (person.name, person.uid)]}
+
+
+def _unknown_model(
+    name: str, models: ModelRoots, *, remedy: str = _PUT_OR_NAME
+) -> SpecRefusedError:
     known = [entry.name for entry in models.list()]
     near = difflib.get_close_matches(name, sorted({*known, "smollm2"}), n=3)
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -302,8 +328,7 @@ def _unknown_model(name: str, models: ModelRoots) -> SpecRefusedError:
     return SpecRefusedError(
         f"model = {name!r}: there is no such model in {looked}{meant}",
         field="model",
-        remedy="put its folder there, or name a Hugging Face id (org/name); "
-        "studioq models lists what there is",
+        remedy=remedy,
     )
 
 

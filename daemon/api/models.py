@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from daemon.api.answers import Json
 from daemon.api.service import Asker, Service, Services
+from daemon.conversions import made_from
 from daemon.errors import NotFoundError
 from daemon.image_facts import ImageFacts
 from daemon.ledger.downloads import downloads
@@ -18,7 +20,7 @@ from daemon.ledger.states import DownloadState
 from daemon.ledger.workers import latest_worker
 from daemon.model_facts import facts_of
 from daemon.model_memory import Memory, find_memory
-from daemon.model_removal import find_removal, remove
+from daemon.model_removal import find_removal, forget_failed, held_bytes, remove
 from daemon.models import DEMO_MODEL, ModelEntry, entry_at
 from daemon.regular_files import read_regular
 
@@ -74,9 +76,15 @@ def show_model(name: str, service: Services) -> Json:
 @router.delete("/models/{name:path}")
 def remove_model(name: str, service: Services, person: Asker) -> Json:
     """Remove a model that no job needs."""
-    removal = find_removal(service.models, name, person)
-    remove(removal, models=service.models, writer=service.writer, person=person)
-    return Json({"name": name, "removed": [str(path) for path in removal.paths]})
+    removed: list[Path] = []
+    held, job = 0, None
+    if not forget_failed(service.models, name, service.writer):
+        removal = find_removal(service.models, name, person)
+        held, job = held_bytes(removal), made_from(removal.paths[0]).job
+        remove(removal, models=service.models, writer=service.writer, person=person)
+        removed = list(removal.paths)
+    paths = [str(path) for path in removed]
+    return Json({"name": name, "removed": paths, "held_bytes": held, "job": job})
 
 
 def _memory(service: Service) -> Memory:

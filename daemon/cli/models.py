@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +15,11 @@ from daemon.cli.states import visible
 from daemon.cli.table import Column, render, terminal_width
 from daemon.cli.units import count, size
 from daemon.cli.values import MODEL
-from daemon.errors import ExitCode
+from daemon.errors import ExitCode, UsageError
 from daemon.locate import Paths, Trust, find_daemon
+
+if TYPE_CHECKING:
+    from daemon.client.answers import Removed
 
 _COLUMNS = (
     Column(title="name", least=10),
@@ -87,19 +90,40 @@ def remove_model(name: str, yes: bool, as_json: bool) -> int:
     you are asked first; without one, --yes is needed. A model whose download failed is forgotten.
     """
     client = open_client()
-    if not yes and sys.stdin.isatty() and not _is_meant(client.model(name)):
+    if not yes and not _is_meant(client.model(name)):
         narrate(f"{name} is kept")
         return ExitCode.INTERRUPTED
     answer = client.remove_model(name)
     if as_json:
         print_json(answer)
-    else:
-        narrate(f"removed {name}: {', '.join(answer['removed'])}")
+        return ExitCode.OK
+    gone = ", ".join(answer["removed"]) or "its failed download is forgotten"
+    narrate(f"removed {name}: {gone}")
+    if answer["held_bytes"]:
+        narrate(_held(answer))
     return ExitCode.OK
 
 
+def _held(answer: Removed) -> str:
+    """Return why the disk has not all of a model's room back."""
+    number = answer["job"]
+    where = "other names" if number is None else f"the results of job {number}"
+    return f"{size(answer['held_bytes'])} of it still take their room: {where} hold the same files"
+
+
 def _is_meant(model: Any) -> bool:
-    told = f"{model['name']}, {size(model['bytes'])} in {model['path']}"
+    """Ask on a terminal.
+
+    Raises:
+        UsageError: there is none to ask on.
+    """
+    where = f" in {model['path']}" if model["path"] else ""
+    told = f"{model['name']}, {size(model['bytes'])}{where}"
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"removing {told} needs a yes, and there is no terminal to ask on",
+            remedy=f"studioq models rm {model['name']} --yes",
+        )
     return click.confirm(f"Remove {told}?", err=True)
 
 

@@ -264,10 +264,16 @@ class ModelList(TypedDict):
 
 
 class Removed(TypedDict):
-    """The model that is gone, and the folder and files that were."""
+    """The model that is gone, and the folder and files that were.
+
+    ``held_bytes``: of files that have other names too, so that the disk does not get their room
+    back; ``job``: the one that made the model, whose results they are.
+    """
 
     name: str
     removed: list[str]
+    held_bytes: int
+    job: int | None
 
 
 class UserShare(TypedDict):

@@ -281,7 +281,7 @@ def test_an_adapter_of_another_model_is_refused(desk: Bench) -> None:
     with pytest.raises(SpecRefusedError) as caught:
         desk.client.submit("convert", {"model": "n", "to": "new", "fuse": f"job:{training}"})
     assert caught.value.message.startswith(f"fuse = 'job:{training}': job {training} trains m")
-    assert caught.value.remedy == "convert m, or an adapter of n"
+    assert str(caught.value.remedy).startswith("convert m, or an adapter of n; ")
 
 
 def test_an_adapter_travels_by_hash(desk: Bench, tmp_path: Path) -> None:
@@ -374,3 +374,31 @@ def test_a_line_says_what_is_made_and_since_when_it_runs(desk: Bench) -> None:
     assert desk.client.job(number)["attempt_started_at"] == "2027-01-15T08:00:00.000Z"
     desk.train()
     assert desk.client.jobs(kind="train")["jobs"][0]["to"] is None
+
+
+def test_a_typo_behind_a_user_s_name_is_not_looked_for_elsewhere(desk: Bench) -> None:
+    desk.make(desk.convert("mistral-4bit"), "mistral-4bit")
+    name = f"{desk.folder.name}/mistral-4bti"
+    with pytest.raises(SpecRefusedError) as refused:
+        desk.client.submit("infer", {"model": name, "prompt": "x"})
+    assert f"did you mean {desk.folder.name}/mistral-4bit?" in refused.value.message
+    assert "not looked for on Hugging Face" in str(refused.value.remedy)
+
+
+def test_an_adapter_is_used_with_a_copy_of_its_model(desk: Bench) -> None:
+    trained = desk.train()
+    for to, source, fuse in (("copy", "m", None), ("again", "copy", None), ("sql", "m", "job:1")):
+        desk.make(desk.convert(to), to)
+        name = source if source == "m" else f"{desk.folder.name}/{source}"
+        made = {"job": 1, "source": name, "spec": {"fuse": fuse}}
+        (desk.folder / to / "conversion.json").write_text(json.dumps(made))
+
+    def ask(to: str) -> int:
+        spec = {"model": f"{desk.folder.name}/{to}", "prompt": "x", "adapter": f"job:{trained}"}
+        return desk.client.submit("infer", spec)["id"]
+
+    assert desk.client.job(ask("copy"))["after"] == [trained]
+    assert desk.client.job(ask("again"))["after"] == [trained]
+    with pytest.raises(SpecRefusedError, match=f"job {trained} trains m") as refused:
+        ask("sql")
+    assert f"studioq fetch {trained}, then --adapter job-{trained}" in str(refused.value.remedy)

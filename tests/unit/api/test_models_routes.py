@@ -16,8 +16,10 @@ import pytest
 
 from daemon.access import Person, account_name
 from daemon.cli import main
+from daemon.cli.units import size
 from daemon.client import Client
 from daemon.errors import ConflictError, ForbiddenError, NotFoundError, SpecRefusedError
+from daemon.ledger.downloads import end_download, request_download
 from daemon.model_memory import machine_memory, on_cpu
 from daemon.model_removal import find_removal, remove
 from daemon.models import SHIPPED_MODELS, ModelRoots
@@ -234,14 +236,45 @@ def test_a_page_shows_the_whole_model(
     assert files.splitlines()[-1].endswith("  tokenizer.json")
 
 
-def test_rm_without_a_terminal_does_not_ask(
+def test_rm_without_a_terminal_wants_to_be_told(
     stage: Any, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folder(models / "tiny")
-    code, out, err = run(stage, capsys, "rm", "tiny", "--json")
+    code, out, err = run(stage, capsys, "rm", "tiny")
+    assert (code, out) == (2, "")
+    assert "studioq models rm tiny --yes" in err
+    code, out, err = run(stage, capsys, "rm", "tiny", "--yes", "--json")
     assert (code, json.loads(out)["name"], err) == (0, "tiny", "")
-    assert run(stage, capsys, "rm", "tiny")[0] == 4
+    assert run(stage, capsys, "rm", "tiny", "--yes")[0] == 4
     assert list(models.iterdir()) == []
+
+
+def test_what_a_job_keeps_of_a_removed_model_is_said(
+    stage: Any, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(models / "mine")
+    os.link(folder / "model.safetensors", tmp_path / "model.safetensors")
+    made = {"job": 7, "source": "base", "spec": {"fuse": None}}
+    (folder / "conversion.json").write_text(json.dumps(made), encoding="utf-8")
+    code, _, err = run(stage, capsys, "rm", "mine", "--yes")
+    assert code == 0
+    held = size((tmp_path / "model.safetensors").stat().st_size)
+    assert f"{held} of it still take their room: the results of job 7 hold" in err
+
+
+def test_a_failed_download_is_forgotten(
+    stage: Any, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = {"message": "no such model", "remedy": None}
+    with stage.ledger.writing() as session:
+        for name in ("org/typo", "org/coming"):
+            request_download(session, name, now=1.0)
+        end_download(session, "org/typo", error=refused, now=2.0)
+    assert "org/typo" in run(stage, capsys)[1]
+    code, _, err = run(stage, capsys, "rm", "org/typo", "--yes")
+    assert (code, "its failed download is forgotten" in err) == (0, True)
+    assert "org/typo" not in run(stage, capsys)[1]
+    assert run(stage, capsys, "rm", "org/coming", "--yes")[0] == 4
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 130), (b"y\n", 0)])

@@ -222,4 +222,4 @@ def test_an_adapter_to_merge_is_looked_at_likewise(
     with pytest.raises(SpecRefusedError) as caught:
         needed("job:1", model="other")
     assert caught.value.field == "fuse"
-    assert caught.value.remedy == "convert m, or an adapter of other"
+    assert str(caught.value.remedy).startswith("convert m, or an adapter of other; ")
