@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from daemon.bench import bandwidth, llama, measures, rival
+from daemon.bench.choice import check_models
 from daemon.bench.jobs import Jobs
 from daemon.bench.plan import Plan, diffusion_request, write_rows
 from daemon.bench.record import Figure, Machine, Record, Result
@@ -54,7 +55,7 @@ class Benchmark:
         self._data: Any = None
 
     def run(self) -> Record:
-        """Measure everything; end with no job of this benchmark left in the queue.
+        """Measure everything; cancel what of this benchmark's is left in the queue at the end.
 
         Raises:
             SpecRefusedError: a model or option cannot be; nothing was measured.
@@ -64,14 +65,17 @@ class Benchmark:
             machine = self._machine()
             results = [self._beside(result) for result in results]
         finally:
-            cancelled = self._jobs.close()
-            if cancelled:
-                self._say(f"cancelled: job {' '.join(map(str, cancelled))}")
+            for line in self._jobs.close().lines():
+                self._say(line)
         date = datetime.now(UTC).isoformat(timespec="seconds")
         return Record(date=date, machine=machine, results=tuple(results), quick=self._quick)
 
     def _queued(self) -> list[Result]:
-        """Queue every table's unmeasured job at once, so that what is refused is so before long."""
+        """Queue every table's unmeasured job at once, so that what is refused is so before long.
+
+        A model of the wrong kind is refused before that.
+        """
+        check_models(self._plan, self._client.models()["models"])
         if "train" in self._plan.tables:
             self._data = self._rows()
         first = {

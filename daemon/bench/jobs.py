@@ -1,31 +1,67 @@
 """Queueing a benchmark's jobs and waiting for them.
 
 The rule this module protects: a benchmark leaves no job of its own behind. Whatever ends it early
-cancels those of its jobs that have not ended, and no other.
+cancels those of its jobs that have not ended, and no other, and says of each whether it is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.bench.plan import Planned
 from daemon.cli.submission import hub_token
 from daemon.cli.watch import View, watch
 from daemon.client import ENDED
-from daemon.errors import JobError, StudioqError
+from daemon.errors import ConflictError, JobError, StudioqError
 
 if TYPE_CHECKING:
     from daemon.client import Client
+
+# Seconds for which an ending benchmark waits until its running job has heard of its cancel.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """What became of the jobs that had to be cancelled, by number.
+
+    ``gone`` have ended, ``going`` have been told to, of ``unsure`` nothing is known: ``why`` is
+    what the daemon, or its absence, said.
+    """
+
+    gone: tuple[int, ...] = ()
+    going: tuple[int, ...] = ()
+    unsure: tuple[int, ...] = ()
+    why: str = ""
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is to be said of them."""
+        if self.gone:
+            yield f"cancelled: {_jobs(self.gone)}"
+        if self.going:
+            many = len(self.going) > 1
+            ends = "are being cancelled and end" if many else "is being cancelled and ends"
+            yield f"{_jobs(self.going)} {ends} at the next safe point"
+        if self.unsure:
+            yield (
+                f"{_jobs(self.unsure)} may be left in the queue: {self.why}; remedy: studioq "
+                f"cancel {_listed(self.unsure)}"
+            )
 
 
 class Jobs:
     """The jobs of one benchmark. ``view``: where their progress is shown."""
 
-    def __init__(self, client: Client, view: View) -> None:
+    def __init__(
+        self, client: Client, view: View, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client = client
         self._view = view
+        self._clock = clock
         self._open: list[int] = []
 
     def submit(self, planned: Planned) -> int:
@@ -54,7 +90,7 @@ class Jobs:
             (job,) = watch(self._client, [number], self._view)
             self._open.remove(number)
             if job["state"] != "succeeded":
-                self._cancel([other for other in numbers if other in self._open])
+                self._tell_all(numbers)
                 raise failure(job)
             ended.append(job)
         return ended
@@ -66,19 +102,52 @@ class Jobs:
             job["id"] for job in jobs if job["state"] == "running" and job["id"] not in self._open
         ]
 
-    def close(self) -> list[int]:
-        """Cancel what has not ended; return the numbers of those jobs."""
-        return self._cancel(list(self._open))
+    def close(self) -> Cancelled:
+        """Cancel what has not ended, and wait for a moment until that is so."""
+        told, unsure, why = [], [], ""
+        for number in tuple(self._open):
+            try:
+                if self._tell(number):
+                    told.append(number)
+            except StudioqError as error:
+                unsure.append(number)
+                why = error.message
+        deadline = self._clock() + _PATIENCE
+        gone = tuple(number for number in told if self._has_ended(number, deadline))
+        going = tuple(number for number in told if number not in gone)
+        return Cancelled(gone=gone, going=going, unsure=tuple(unsure), why=why)
 
-    def _cancel(self, numbers: Sequence[int]) -> list[int]:
-        cancelled = []
-        for number in numbers:
-            self._open.remove(number)
+    def _tell_all(self, numbers: Sequence[int]) -> None:
+        """Cancel those of the jobs that are open; what goes wrong is for ``close`` to try again."""
+        for number in set(numbers).intersection(self._open):
             with suppress(StudioqError):
-                if self._client.job(number)["state"] not in ENDED:
-                    self._client.cancel(number)
-                    cancelled.append(number)
-        return cancelled
+                self._tell(number)
+
+    def _tell(self, number: int) -> bool:
+        """Cancel a job unless it has ended; return whether it had to be."""
+        try:
+            if needed := self._client.job(number)["state"] not in ENDED:
+                self._client.cancel(number)
+        except ConflictError:
+            needed = False  # it has ended between the two calls
+        self._open.remove(number)
+        return needed
+
+    def _has_ended(self, number: int, deadline: float) -> bool:
+        """Wait for a job's end until the ``deadline``; who interrupts this waits no longer."""
+        try:
+            self._client.wait(number, max(0.0, deadline - self._clock()))
+        except (StudioqError, KeyboardInterrupt):
+            return False
+        return True
+
+
+def _jobs(numbers: Sequence[int]) -> str:
+    return f"job{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def failure(job: Any) -> JobError:

@@ -131,7 +131,7 @@ def _measured(plan: Plan, *, quick: bool) -> Record | None:
     try:
         return benchmark.run()
     except KeyboardInterrupt:
-        narrate("interrupted; the benchmark has left no job in the queue")
+        narrate("interrupted; nothing is kept of this run")
         return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -191,13 +192,32 @@ def test_a_failed_job_is_told_and_the_other_table_stands(home: Home) -> None:
     assert "is not a picture" in done.stderr
 
 
-def test_a_model_that_is_refused_leaves_no_job_waiting(home: Home) -> None:
+def test_a_model_of_the_wrong_kind_is_refused_before_anything_is_queued(home: Home) -> None:
+    before = home.jobs()
     done = home.run("bench", "--quick", "--model", "tiny", "--image-model", "tiny")
     assert done.returncode == 2
-    assert "tiny" in done.stderr
+    assert "tiny is a language model, and --image-model needs an image model" in done.stderr
+    assert "remedy: name an image model: br" in done.stderr
+    done = home.run("bench", "infer", "--quick", "--model", "brush")
+    assert done.returncode == 2
+    assert "brush is an image model, and --model needs a language model" in done.stderr
+    assert home.jobs() == before
+
+
+def test_a_model_that_the_daemon_refuses_leaves_no_job_waiting(home: Home) -> None:
+    done = home.run("bench", "--quick", "--model", "tiny", "--image-model", "absent")
+    assert done.returncode == 2
+    assert "absent" in done.stderr
     assert "Traceback" not in done.stderr
-    assert {job["state"] for job in home.jobs()} <= {*ENDED, "running"}
     assert set(home.ended().values()) <= ENDED
+
+
+def told_cancelled(text: str) -> tuple[list[int], list[int]]:
+    """The jobs of which stderr says that they are cancelled, and that they are being so."""
+    gone = re.findall(r"^studioq: cancelled: jobs? ([\d ]+)$", text, re.MULTILINE)
+    going = re.findall(r"^studioq: jobs? ([\d ]+) (?:is|are) being cancelled", text, re.MULTILINE)
+    numbers = [[int(word) for line in lines for word in line.split()] for lines in (gone, going)]
+    return numbers[0], numbers[1]
 
 
 def test_an_interrupted_benchmark_cancels_its_own_jobs_alone(home: Home) -> None:
@@ -209,8 +229,15 @@ def test_an_interrupted_benchmark_cancels_its_own_jobs_alone(home: Home) -> None
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
-    assert "the benchmark has left no job in the queue" in err
-    assert {job["state"] for job in home.jobs()} <= {*ENDED, "running", "held"}
+    assert "interrupted; nothing is kept of this run" in err
+    gone, going = told_cancelled(err)
+    now = {job["id"]: job["state"] for job in home.jobs()}
+    assert gone
+    assert {now[number] for number in gone} == {"cancelled"}
+    assert now.keys() - {number for number, state in now.items() if state in ENDED} <= {
+        *going,
+        int(held),
+    }
     states = home.ended()
     assert states.pop(int(held)) == "held"
     assert set(states.values()) <= ENDED
