@@ -1,12 +1,15 @@
 """The folder for files that are fetched only to be looked at.
 
 The rule this module protects: it is the user's alone, it never holds more than its limit, and it is
-gone when the program ends. What the user is to keep is saved elsewhere, by name.
+gone when the program ends; what a killed one has left the next one removes. What the user is to
+keep is saved elsewhere, by name.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
+import re
 import shutil
 import tempfile
 import threading
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 LIMIT = 200_000_000
 
+_PREFIX = "studioq-tui-"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
@@ -35,8 +40,9 @@ class _Kept:
 class Scratch:
     """Fetched files by their hash; the longest unused go first. Several threads may use it."""
 
-    def __init__(self, *, limit: int = LIMIT) -> None:
+    def __init__(self, *, limit: int = LIMIT, parent: Path | None = None) -> None:
         self.limit = limit
+        self._parent = parent or Path(tempfile.gettempdir())
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self._folder: Path | None = None
@@ -72,7 +78,9 @@ class Scratch:
             if self._closed:
                 raise StudioqError("nothing is fetched any more: studioq tui is ending")
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="studioq-tui-"))
+                sweep(self._parent)
+                prefix = f"{_PREFIX}{os.getpid()}-"
+                self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._parent))
                 atexit.register(self._remove)
             return self._folder
 
@@ -126,3 +134,28 @@ class Scratch:
         old = [key for key, kept in self._kept.items() if not kept.pinned and key != newest]
         while old and self.bytes > self.limit:
             shutil.rmtree(self._kept.pop(old.pop(0)).path.parent, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove this user's folders of processes that have ended without doing it."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        found = re.fullmatch(rf"{_PREFIX}([0-9]{{1,9}})-\w+", folder.name)
+        if found and not _lives(int(found[1])) and _is_mine(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_mine(folder: Path) -> bool:
+    try:
+        return folder.lstat().st_uid == os.getuid()
+    except OSError:
+        return False

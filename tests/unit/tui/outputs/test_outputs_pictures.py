@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
 import stat
 import struct
+import subprocess
 import sys
+import termios
+import threading
 import zlib
 from collections.abc import Iterator
 from hashlib import sha256
@@ -178,6 +184,21 @@ def test_the_scratch_folder_is_private_bounded_and_goes() -> None:
         scratch.fetch(files, 1, files.artifact("a"))
 
 
+def test_what_a_killed_program_has_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f"studioq-tui-{ended.pid}-abc"
+    lives = tmp_path / f"studioq-tui-{os.getpid()}-abc"
+    other = tmp_path / "studioq-tui-notes"
+    for folder in (left, lives, other):
+        (folder / "x").mkdir(parents=True)
+    scratch = Scratch(parent=tmp_path)
+    made = scratch.folder()
+    assert set(tmp_path.iterdir()) == {lives, other, made}
+    scratch.close()
+    assert set(tmp_path.iterdir()) == {lives, other}
+
+
 def test_what_is_opened_elsewhere_stays() -> None:
     files = Files(a=b"a" * 60, b=b"b" * 40, c=b"c" * 40)
     scratch = Scratch(limit=100)
@@ -264,3 +285,52 @@ def test_a_terminal_that_draws_nothing_is_not_asked(environ: dict[str, str]) -> 
 def test_a_pipe_is_not_asked() -> None:
     assert terminal.may_ask({"TERM": "xterm-kitty"})
     assert terminal.prepare({"TERM": "xterm-kitty"}) == terminal.Terminal()
+
+
+@pytest.mark.parametrize(
+    ("answer", "drawing"),
+    [
+        (b"\x1b_Gi=31;OK\x1b\\\x1b[?62;c", Drawing.KITTY),
+        (b"\x1b[?62;4;22c", Drawing.SIXEL),
+        (b"\x1b_Gi=31;OK\x1b\\\x1b[?65;1;4c", Drawing.SIXEL),
+        (b"\x1b_Gi=31;EINVAL\x1b\\\x1b[?1;2c", Drawing.HALF_CELLS),
+        (b"\x1b[?1;14;64c", Drawing.HALF_CELLS),
+    ],
+)
+def test_a_terminal_is_believed(answer: bytes, drawing: Drawing) -> None:
+    ours, theirs = pty.openpty()
+
+    def reply() -> None:
+        asked = b""
+        while not asked.endswith(b"\x1b[c"):
+            asked += os.read(ours, 100)
+        os.write(ours, answer)
+
+    replying = threading.Thread(target=reply)
+    replying.start()
+    try:
+        assert terminal.drawing_of(terminal.ask(theirs, theirs, patience=20)) is drawing
+    finally:
+        replying.join()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_a_silent_terminal_is_not_waited_for() -> None:
+    ours, theirs = pty.openpty()
+    assert terminal.ask(theirs, theirs, patience=0) == ""
+    assert terminal.drawing_of("") is Drawing.HALF_CELLS
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("size", "cell"),
+    [((24, 80, 720, 480), (9, 20)), ((24, 80, 0, 0), (10, 20)), ((0, 0, 0, 0), (10, 20))],
+)
+def test_the_size_of_a_cell(size: tuple[int, int, int, int], cell: tuple[int, int]) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size))
+    assert terminal.cell_size(theirs) == cell
+    os.close(ours)
+    os.close(theirs)
