@@ -19,6 +19,7 @@ SD1, SD2, SDXL = "SD 1.x", "SD 2.x", "SDXL"
 
 _SD2_TEXT_WIDTH = 1024
 _DEFAULT_LATENT_SIDE = 64  # diffusers' sample_size of a UNet that names none
+_MOST_SIDE = 2**20  # pixels; a number of thousands of digits could not be answered
 
 # How the text encoders' tensors of a single-file checkpoint begin.
 _ENCODERS = {
@@ -44,7 +45,7 @@ def image_facts(path: Path) -> ImageFacts:
             return _of_folder(ImageFolder(name=path.name, path=path))
         file = checkpoint_file(path)
         return ImageFacts(family=_family_of(tensor_names(file)) if file is not None else None)
-    except (ModelError, OSError, LookupError, TypeError, ValueError):
+    except (ModelError, OSError, LookupError, TypeError, ValueError, OverflowError):
         return ImageFacts()
 
 
@@ -71,6 +72,8 @@ def _native_size(unet: Json, vae: Json) -> tuple[int, int]:
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     side = unet.get("sample_size") or _DEFAULT_LATENT_SIDE
     height, width = side if isinstance(side, list) else (side, side)
+    if not all(0 < int(pixels) * factor <= _MOST_SIDE for pixels in (width, height)):
+        raise ValueError(f"no picture has a side of {factor} times {side!r:.80}")
     return int(width) * factor, int(height) * factor
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from daemon.architectures import check_architecture, check_gguf_architecture
 from daemon.errors import ModelError
 from daemon.gguf_header import read_gguf_header
 from daemon.layer_count import check_layer_count
+from daemon.lfs_pointers import check_no_pointer
 from daemon.models import CONFIG, PARAMS
 from daemon.npz_header import read_npz_header
 from daemon.regular_files import check_regular, read_regular, unreadable
@@ -150,6 +152,7 @@ class LanguageFiles:
     def _header(self, file: Path, read: Reader) -> WeightsHeader:
         place = self.name if file == self.path else f"{self.name}: {file.name}"
         try:
+            check_no_pointer(file, place)
             return read(file, name=place)
         except OSError as error:
             raise unreadable(place, error) from None
@@ -207,10 +210,16 @@ class LanguageFiles:
                 f"holds {len(found)} GGUF files ({names}), so which is meant is unclear",
                 "keep one GGUF file per model folder",
             )
+        if not found:
+            raise self._lacks("GGUF file")
         return found[0]
 
     def _check_tokenizer(self) -> None:
-        if any((self.path / name).is_file() for name in _TOKENIZERS):
+        there = [name for name in _TOKENIZERS if (self.path / name).is_file()]
+        for name in there:
+            with suppress(OSError):  # the engine, which reads it, says why it cannot
+                check_no_pointer(self.path / name, f"{self.name}: {name}")
+        if there:
             return
         versions = sorted(self.path.glob(f"{_SENTENCEPIECE}.v*"))
         if versions:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,8 +131,23 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 
 
 def test_missing_tensors(folder: Path) -> None:
-    edit_config(folder, num_hidden_layers=3)
-    assert "model.layers.2" in refusal(folder)
+    weights: Any = mx.load(str(folder / "model.safetensors"))
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    assert "model.layers.1.mlp.up_proj.weight" in refusal(folder)
+
+
+@pytest.mark.parametrize("layers", [3, 20_000, 10**30])
+def test_more_layers_than_the_weights_have_are_not_built(folder: Path, layers: int) -> None:
+    edit_config(folder, num_hidden_layers=layers)
+    assert "config.json tells of " in refusal(folder)
+    assert "layers, and the weights have 2" in refusal(folder)
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    assert "copy: config.json cannot be read: it is a pipe and no regular file" in refusal(folder)
 
 
 def test_an_unreadable_config(folder: Path) -> None:

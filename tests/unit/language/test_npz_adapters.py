@@ -163,3 +163,18 @@ def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(
 ) -> None:
     monkeypatch.setattr("daemon.adapter_files._MOST_BYTES", 1000)
     assert "at most 1000" in refusal(uploaded(tmp_path / "a", first_form()), model)
+
+
+def test_a_damaged_packed_array_is_told_of(tmp_path: Path, model: LanguageModel) -> None:
+    """Its header is whole, so only the reading of its numbers meets the damage."""
+    folder = uploaded(tmp_path / "a", first_form())
+    with (folder / WEIGHTS).open("wb") as file:
+        np.savez_compressed(file, **first_form())  # type: ignore[arg-type, unused-ignore]
+    whole = bytearray((folder / WEIGHTS).read_bytes())
+    with zipfile.ZipFile(folder / WEIGHTS) as archive:
+        (first, *_) = archive.infolist()
+    for damage in (60, first.compress_size // 2):
+        data, place = bytearray(whole), first.header_offset + damage
+        data[place : place + 20] = b"\xff" * 20
+        (folder / WEIGHTS).write_bytes(data)
+        assert "not a complete archive of arrays" in refusal(folder, model)

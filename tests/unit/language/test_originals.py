@@ -92,6 +92,7 @@ def test_the_last_file_missing_shows_in_the_shapes(tmp_path: Path) -> None:
     message = refusal(folder)
     assert "contradicts its params.json" in message
     assert "(48, 16), and has to have (48, 32)" in message
+    assert "as if there were 1 of 2 weights files" in message
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
