@@ -1,8 +1,9 @@
 """What of MLX's memory is an attempt's own: without the models that are kept for other jobs.
 
-The rule this module protects: an attempt's peak is the same whether its model had to be loaded or
-was warm, and whatever else is kept warm. MLX has one peak for the whole process, so this module
-alone starts it anew; whoever wants a peak asks here.
+The rule this module protects: an attempt's peak holds its model, whether that had to be loaded or
+was warm, and nothing that is kept for others; a cold start adds only what loading itself takes. MLX
+has one peak for the whole process, so this module alone starts it anew; whoever wants a peak asks
+here.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def _measured(plan: Plan, *, quick: bool) -> Record | None:
 
     python: str | None = sys.executable
     if "diffuse" in plan.tables and (lacking := rival.missing()):
-        narrate(f"no PyTorch's column: this Python has no {lacking}; the tutorial's stands there")
+        narrate(f"PyTorch is not measured: this Python has no {lacking}")
         python = None
     benchmark = Benchmark(
         open_client(autostart=True),
