@@ -15,6 +15,7 @@ from pathlib import Path
 from daemon.adapter_config import CONFIG, AdapterConfig, parse_config, read_object
 from daemon.errors import ModelError
 from daemon.first_adapters import first_config, first_name, is_first_form
+from daemon.lfs_pointers import check_no_pointer
 from daemon.npz_header import read_npz_header
 from daemon.peft_adapters import is_peft, mlx_shapes, parse_peft_config
 from daemon.safetensors_header import WeightsHeader, read_safetensors_header
@@ -68,6 +69,7 @@ def read_adapter(weights: Path, config: Path | None, *, name: str = WEIGHTS) -> 
     """
     if not weights.is_file():
         raise ModelError(f"the adapter has no {name}", remedy=NEEDED)
+    check_no_pointer(weights, name)
     archive = _is_zip(weights)
     shapes = _npz_shapes(weights, name) if archive else _shapes(weights, name)
     if archive and is_first_form(shapes):

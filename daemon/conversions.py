@@ -38,8 +38,12 @@ def model_name(person: Person, spec: ConvertSpec) -> str:
     return f"{user_folder(person.name, person.uid)}/{spec.to}"
 
 
-def check_target(person: Person, spec: ConvertSpec, models: ModelRoots) -> None:
+def check_target(
+    person: Person, spec: ConvertSpec, models: ModelRoots, *, repeats: int | None = None
+) -> None:
     """Refuse the name of something that is there, under whichever root.
+
+    ``repeats``: the job that is repeated, whose options cannot be changed.
 
     Raises:
         SpecRefusedError: names the path and what to do.
@@ -54,7 +58,9 @@ def check_target(person: Person, spec: ConvertSpec, models: ModelRoots) -> None:
         raise SpecRefusedError(
             f"to = {spec.to!r}: {name} is there already, at {there}, and nothing is written over",
             field="to",
-            remedy=f"choose another --to, or remove it first: {away}",
+            remedy=f"choose another --to, or remove it first: {away}"
+            if repeats is None
+            else f"remove it first: {away}; or submit job {repeats} anew, with another --to",
         )
 
 

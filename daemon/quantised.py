@@ -57,8 +57,8 @@ def check_not_again(spec: ConvertSpec, how: str) -> None:
     """
     if spec.quantize is not None and not spec.dequantize:
         raise ModelError(
-            f"{spec.model} is already quantised {how}, and what is quantised again loses more than "
-            "what is quantised once",
+            f"{spec.model} is already quantized {how}, and what is quantized again loses more than "
+            "what is quantized once",
             field="quantize",
             remedy="convert the model that it was made from, or add --dequantize to do it anyway",
         )
@@ -67,7 +67,7 @@ def check_not_again(spec: ConvertSpec, how: str) -> None:
 def not_quantised(spec: ConvertSpec) -> ModelError:
     """Return the refusal to dequantise a source that is not quantised."""
     return ModelError(
-        f"{spec.model} is not quantised",
+        f"{spec.model} is not quantized",
         field="dequantize",
         remedy="leave --dequantize out",
     )

@@ -164,7 +164,7 @@ class Desk:
             made = conversions.has_made_it(old, user_id)
         missing, makers = self._missing_model(person, old.kind, spec)
         if isinstance(spec, ConvertSpec) and not made:
-            conversions.check_target(person, spec, self.models)
+            conversions.check_target(person, spec, self.models, repeats=number)
         return Draft(
             person=person,
             job=replace(
@@ -242,7 +242,9 @@ def _refusals_of(model: str) -> Iterator[None]:
         yield
     except ModelError as error:
         raise SpecRefusedError(
-            f"model = {model!r}: {error.message}", field="model", remedy=error.remedy
+            f"model = {model!r}: {error.message.removeprefix(f'{model}: ')}",
+            field="model",
+            remedy=error.remedy,
         ) from None
 
 

@@ -91,14 +91,14 @@ class ConvertSpec(Spec):
     ] = None
     group_size: Annotated[
         Literal[16, 32, 64, 128] | None,
-        Field(description="Weights that share a scale; default: 64, or what the mode demands."),
+        Field(description="Weights that share a scale; default: 64, or the mode's own."),
     ] = None
     dtype: Annotated[
         Literal["bf16", "fp16", "fp32"] | None,
-        Field(description="Type of what is not quantised; default: as stored."),
+        Field(description="Type of what is not quantized; default: as stored."),
     ] = None
     dequantize: Annotated[
-        bool, Field(description="Turn a quantised source into plain weights first.")
+        bool, Field(description="Turn a quantized source into plain weights first.")
     ] = False
     fuse: Annotated[
         JobReference | AdapterFiles | None,
@@ -119,7 +119,7 @@ class ConvertSpec(Spec):
         if self.quantize is None:
             raise refused(
                 "group_size",
-                f"group_size = {self.group_size}: nothing is quantised, so nothing has groups",
+                f"group_size = {self.group_size}: nothing is quantized, so nothing has groups",
                 "give --quantize too, or leave --group-size out",
             )
         own = MODE_GROUPS.get(self.quantize)

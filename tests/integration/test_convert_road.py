@@ -50,4 +50,4 @@ def test_a_model_is_trained_fused_quantised_asked_and_fetched(home: Home) -> Non
     assert f"the outputs are identical to those of job {making}" in again.stderr
     refused = home.run("convert", name, "--to", "smaller", "--quantize", 2)
     assert refused.returncode == 2
-    assert f"quantize = '2': {name} is already quantised with 4 bits" in refused.stderr
+    assert f"quantize = '2': {name} is already quantized with 4 bits" in refused.stderr

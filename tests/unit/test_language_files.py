@@ -316,3 +316,13 @@ def test_a_conversion_of_mlx_is_read_at_its_bits(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     assert json.loads((folder / "config.json").read_bytes())["quantization"]["bits"] == 4
     assert counted(facts(folder)) == ("llama", 8 * 128, 4)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "mine")
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n"
+    (folder / name).write_text(pointer)
+    refused = problem(folder)
+    assert refused.message.startswith(f"ada/mine: {name} is a Git LFS pointer, not the file")
+    assert "git lfs pull" in str(refused.remedy)

@@ -263,7 +263,7 @@ CONVERT = {"model": "m", "to": "new"}
         ),
         (
             {"group_size": 32},
-            "group_size = 32: nothing is quantised, so nothing has groups",
+            "group_size = 32: nothing is quantized, so nothing has groups",
             "give --quantize too, or leave --group-size out",
         ),
         (

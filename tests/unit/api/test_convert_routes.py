@@ -227,7 +227,7 @@ def test_quantising_what_is_quantised_needs_to_be_asked_for(
 
     error = desk.refused(quantize="8")
 
-    assert error.message.startswith(f"quantize = '8': m is already quantised {how}, and what is")
+    assert error.message.startswith(f"quantize = '8': m is already quantized {how}, and what is")
     assert "add --dequantize" in str(error.remedy)
     assert error.field == "quantize"
     desk.convert(quantize="8", dequantize=True)
@@ -243,16 +243,16 @@ def test_the_types_of_a_gguf_file_say_whether_it_is_quantised(desk: Bench) -> No
     }
     write_gguf(desk.models / "m.gguf", tensors)
     error = desk.refused(quantize="4")
-    assert error.message.startswith("quantize = '4': m is already quantised as Q4_1, Q8_0, and")
+    assert error.message.startswith("quantize = '4': m is already quantized as Q4_1, Q8_0, and")
     desk.convert(quantize="4", dequantize=True)
     write_gguf(desk.models / "m.gguf", dict.fromkeys(names, ("F16", (8, 32))))
     desk.convert("eight", quantize="8")
-    assert desk.refused("plain", dequantize=True).message.endswith("m is not quantised")
+    assert desk.refused("plain", dequantize=True).message.endswith("m is not quantized")
 
 
 def test_what_is_not_quantised_is_not_dequantised(desk: Bench) -> None:
     error = desk.refused(dequantize=True)
-    assert error.message == "dequantize = True: m is not quantised"
+    assert error.message == "dequantize = True: m is not quantized"
     quantise(desk.models / "m", quantization_config={"quant_method": "awq"})
     desk.convert(dequantize=True)
 
@@ -402,3 +402,17 @@ def test_an_adapter_is_used_with_a_copy_of_its_model(desk: Bench) -> None:
     with pytest.raises(SpecRefusedError, match=f"job {trained} trains m") as refused:
         ask("sql")
     assert f"studioq fetch {trained}, then --adapter job-{trained}" in str(refused.value.remedy)
+
+
+def test_a_failed_conversion_whose_name_is_taken_is_not_told_to_choose_another(
+    desk: Bench,
+) -> None:
+    failed = desk.convert()
+    desk.run(failed, AttemptState.FAILED)
+    desk.make(desk.convert())
+    with pytest.raises(SpecRefusedError, match="is there already") as refused:
+        desk.client.repeat(failed)
+    assert refused.value.remedy == (
+        f"remove it first: studioq models rm {desk.folder.name}/new; or submit job {failed} anew, "
+        "with another --to"
+    )

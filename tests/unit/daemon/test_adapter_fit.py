@@ -150,7 +150,7 @@ def test_settings_out_of_bounds_are_refused(tmp_path: Path) -> None:
     [
         (b"\x80\x02}q\x00.", "adapters.safetensors was written by PyTorch as a pickle"),
         (b"", "adapters.safetensors is not a complete safetensors file"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "adapters.safetensors"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "safetensors is a Git LFS pointer"),
     ],
 )
 def test_other_files_are_refused_by_their_name(tmp_path: Path, content: bytes, words: str) -> None:

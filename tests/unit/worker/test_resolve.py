@@ -342,5 +342,5 @@ def test_a_source_that_came_quantised_is_refused_before_the_engine_has_it(
     config["quantization"] = {"group_size": 64, "bits": 4}
     (paths.models / "m" / "config.json").write_text(json.dumps(config))
     claimed = claim(kind="convert", model="m", spec=CONVERT | {"quantize": "8"})
-    with pytest.raises(ModelError, match="m is already quantised with 4 bits"):
+    with pytest.raises(ModelError, match="m is already quantized with 4 bits"):
         resolved(ledger, paths, claimed)

@@ -144,7 +144,7 @@ def _quantized(
     packings = dict(_packings(network))
     if not packings:
         raise ModelError(
-            f"{spec.model} has no layer that could be quantised in groups of "
+            f"{spec.model} has no layer that could be quantized in groups of "
             f"{options['group_size'] or _DEFAULT_GROUP}",
             field="group_size",
             remedy="choose a smaller --group-size",

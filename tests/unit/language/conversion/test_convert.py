@@ -186,7 +186,7 @@ def test_a_quantized_source_is_not_quantized_again(studio: Studio, tiny_model: P
     source = studio.target.rename(studio.folder / "eight")
     with pytest.raises(ModelError) as caught:
         studio.convert(source, quantize="4")
-    assert "already quantised with 8 bits" in caught.value.message
+    assert "already quantized with 8 bits" in caught.value.message
     assert "--dequantize" in str(caught.value.remedy)
     studio.convert(source, quantize="4", dequantize=True)
     assert config(studio.target)["quantization"]["bits"] == 4
@@ -200,7 +200,7 @@ def test_groups_that_fit_no_layer_are_refused(studio: Studio, make_tiny_model: A
     folder.mkdir(parents=True)
     sizes = {"hidden_size": 48, "intermediate_size": 80}
     write_random_llama(folder, tiny_config(write_tiny_tokenizer(folder)) | sizes)
-    with pytest.raises(ModelError, match="no layer that could be quantised in groups of 64"):
+    with pytest.raises(ModelError, match="no layer that could be quantized in groups of 64"):
         studio.convert(folder, quantize="4")
 
 
