@@ -18,7 +18,7 @@ _HEADER = 3
 _FIRST_ROWS = 10
 _FIRST_SHARE = 1.6
 # With two jobs in their titles plots are wider.
-LEAST_COMPARED = 38
+LEAST_COMPARED = 46
 # From this width on three stand side by side.
 _THREE = 150
 

@@ -29,7 +29,7 @@ _MARGIN = 0.05
 
 
 class Stroke(StrEnum):
-    """How a line is drawn; ``sample`` is what stands for it in a legend."""
+    """How a line is drawn; ``sample`` or ``sign`` stands for it in a legend."""
 
     SOLID = "solid"
     MARKED = "marked"
@@ -39,6 +39,11 @@ class Stroke(StrEnum):
     def sample(self) -> str:
         """Three characters of the line."""
         return {"solid": "⠒⠒⠒", "marked": "⠒●⠒", "dashed": "⠒ ⠒"}[self.value]
+
+    @property
+    def sign(self) -> str:
+        """One character for it, where there is little room."""
+        return {"solid": "⠒", "marked": "●", "dashed": "╌"}[self.value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +66,15 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A line's place in the legend; ``best`` is what is said last, and first left out."""
+    """A line's place in the legend; None stands for the stroke of a line that is alone.
 
-    sample: str
+    ``best`` is the lowest value and its step.
+    """
+
+    stroke: Stroke | None
     role: int
     text: str
-    best: str = ""
+    best: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,12 +177,10 @@ def _entry(chart: Chart, strand: Strand) -> Entry:
     last = shown(strand.name, strand.series.last.value)
     lowest = strand.series.lowest if strand.name == "val_loss" else None
     return Entry(
-        sample=strand.stroke.sample if label else "",
+        stroke=strand.stroke if label else None,
         role=strand.role,
         text=f"{label} {last}".strip(),
-        best=""
-        if lowest is None
-        else f"{shown(strand.name, lowest.value)} at {count(lowest.step)}",
+        best=None if lowest is None else (shown(strand.name, lowest.value), count(lowest.step)),
     )
 
 
@@ -253,4 +259,5 @@ def markers(line: Line, left: float, right: float, columns: int) -> tuple[Floats
     inside = np.flatnonzero((line.x >= left) & (line.x <= right))
     every = max(1, math.ceil(len(inside) * _MARKER_EVERY / max(1, columns)))
     chosen = inside[::-1][::every][::-1]
-    return line.x[chosen], line.y[chosen]
+    last = right - (right - left) / max(1, columns) / 2  # the frame is drawn over what lies right
+    return np.minimum(line.x[chosen], last), line.y[chosen]

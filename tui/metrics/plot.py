@@ -177,7 +177,7 @@ class Plot(Vertical):
 
     DEFAULT_CSS = """
     Plot {
-        .title { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+        .title { height: 1; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     }
     """
 
@@ -185,6 +185,7 @@ class Plot(Vertical):
         super().__init__()
         self.key = key
         self._draw: Draw | None = None
+        self._drawn: Drawing | None = None
 
     def compose(self) -> ComposeResult:
         """Put the title above the curves."""
@@ -205,18 +206,29 @@ class Plot(Vertical):
         if self._draw is None:
             return
         curves = self.query_one(CurvePlot)
-        drawn = curves.show(self._draw) or self._draw(Size(columns=1, rows=1))
-        self.query_one(".title", Static).update(_title(drawn))
+        self._drawn = curves.show(self._draw) or self._draw(Size(columns=1, rows=1))
+        self._show_title()
+
+    @on(events.Resize)
+    def _show_title(self) -> None:
+        if self._drawn is not None:
+            self.query_one(".title", Static).update(title(self._drawn, self.size.width - 1))
 
 
-def _title(drawing: Drawing) -> Content:
-    """Return the plot's name and its legend."""
+def title(drawing: Drawing, width: int) -> Content:
+    """Return the plot's name and its legend, in the short form if the long one is too long."""
+    long = _title(drawing, gap="  ", at=" at ")
+    return long if long.cell_length <= width else _title(drawing, gap=" ", at="@")
+
+
+def _title(drawing: Drawing, *, gap: str, at: str) -> Content:
     text = Content.styled(drawing.title, "bold")
     for entry in drawing.legend:
-        text += Content("  ")
-        if entry.sample:
-            text += Content.styled(entry.sample, _COLOURS[entry.role]) + Content(" ")
+        text += Content(gap)
+        if entry.stroke is not None:
+            sample = f"{entry.stroke.sample} " if gap != " " else entry.stroke.sign
+            text += Content.styled(sample, _COLOURS[entry.role])
         text += Content(entry.text)
-    if best := ", ".join(entry.best for entry in drawing.legend if entry.best):
-        text += Content(f"  best {best}")
-    return text + Content.styled(f"  {drawing.note}", "italic") if drawing.note else text
+    if best := ", ".join(at.join(entry.best) for entry in drawing.legend if entry.best):
+        text += Content(f"{gap}best {best}")
+    return text + Content.styled(f"{gap}{drawing.note}", "italic") if drawing.note else text
