@@ -26,7 +26,7 @@ Files = Mapping[str, tuple[str, Path]]
 
 _FLOATS = frozenset({"F16", "BF16", "F32"})
 _PICKLES = (b"PK\x03\x04", b"\x80")
-_IN_BLOCK = re.compile(r"(?P<stack>.*\blayers)\.(?P<block>\d+)\.(?P<layer>.+)")
+_IN_BLOCK = re.compile(r"(?P<stack>.*\blayers)\.(?P<block>\d{1,9})\.(?P<layer>.+)")
 
 # Which axis of an adapter's matrices is which side of the layer.
 _SIDES = {"lora_a": ("inputs", 0), "lora_b": ("outputs", 1)}

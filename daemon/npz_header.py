@@ -28,9 +28,10 @@ _TYPES |= dict.fromkeys(("|V2", "<V2"), ("BF16", 2))
 
 _MARK = b"\x93NUMPY"
 _LENGTHS = {b"\x01\x00": "<H", b"\x02\x00": "<I"}
+# Without going back over spaces (``*+``), of which a header may have thousands.
 _HEADER = re.compile(
-    r"\{'descr': '(?P<type>[^']{1,16})', 'fortran_order': (?P<columns>True|False), "
-    r"'shape': \((?P<shape>[0-9, ]*)\),? *\} *\n?"
+    r"\{ *+'descr': *+'(?P<type>[^']{1,16})', *+'fortran_order': *+(?P<columns>True|False), *+"
+    r"'shape': *+\((?P<shape>[0-9, ]*+)\) *+,? *+\} *+\n?"
 )
 _MOST_HEADER = 2**16
 _MOST_TIMES = 64  # how much an archive may grow when it is unpacked: weights hardly shrink
