@@ -23,6 +23,7 @@ from daemon.models import CONFIG, PARAMS
 from daemon.npz_header import read_npz_header
 from daemon.regular_files import check_regular, read_regular, unreadable
 from daemon.release_files import find_npz, find_shards
+from daemon.release_fit import check_release
 from daemon.safetensors_header import WeightsHeader, read_safetensors_header
 from daemon.torch_header import read_torch_header
 from daemon.weights_count import Quantization, WeightsCount, count_weights, quantization_of
@@ -120,11 +121,12 @@ class LanguageFiles:
             )
 
     def _release(self) -> Iterator[LanguageFacts]:
-        self._object(PARAMS)
+        params = self._object(PARAMS)
         facts = LanguageFacts(architecture=RELEASED)
         yield facts
         headers = self._headers(find_shards(self.path, name=self.name), _read_released)
         yield replace(facts, count=count_weights(headers, split=True))
+        check_release(self.name, params, headers)
         self._check_tokenizer()
 
     def _npz(self) -> Iterator[LanguageFacts]:
@@ -219,6 +221,9 @@ class LanguageFiles:
         for name in there:
             with suppress(OSError):  # the engine, which reads it, says why it cannot
                 check_no_pointer(self.path / name, f"{self.name}: {name}")
+        for name in there:
+            if (self.path / name).stat().st_size == 0:
+                raise self._wrong(f"has an empty {name}", "copy the model's own over it")
         if there:
             return
         versions = sorted(self.path.glob(f"{_SENTENCEPIECE}.v*"))
