@@ -52,5 +52,5 @@ def test_another_model_s_params_are_told(tmp_path: Path, tokenizer_files: dict[s
 def test_an_empty_tokenizer_is_told(tmp_path: Path, tokenizer_files: dict[str, Path]) -> None:
     folder = release(tmp_path / "m", "mistral", 1, tokenizer_files["v1"])
     (folder / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(ModelError, match="m has an empty tokenizer.model"):
+    with pytest.raises(ModelError, match=r"m has an empty tokenizer\.model"):
         check(folder)
