@@ -147,7 +147,7 @@ class Seat:
 
 @asynccontextmanager
 async def seated(
-    studio: Studio, *, size: tuple[int, int] = (100, 40), connect: Connect | None = None
+    studio: Studio, *, size: tuple[int, int] = (64, 30), connect: Connect | None = None
 ) -> AsyncIterator[Seat]:
     """Run the app."""
     app = Shown(connect or studio.connect)
