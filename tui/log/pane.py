@@ -153,7 +153,7 @@ again.
     def on_search_bar_closed(self, event: SearchBar.Closed) -> None:
         """Search for what was entered, from the screen's last line up."""
         event.stop()
-        self.view.focus()
+        self.screen.set_focus(self.view)
         if event.accepted:
             self._take_needle(event.text)
         else:

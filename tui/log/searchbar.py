@@ -24,7 +24,6 @@ searches the rest of the file; `escape` gives up. Capitals count only if you typ
     DEFAULT_CSS = """
     SearchBar, SearchBar:focus { border: none; height: 1; padding: 0 1; background: $boost; }
     SearchBar { display: none; }
-    SearchBar.-open { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "give_up", "Give up", show=False, id="log.search-give-up"),
@@ -51,13 +50,13 @@ searches the rest of the file; `escape` gives up. Capitals count only if you typ
     @property
     def is_open(self) -> bool:
         """Whether somebody types."""
-        return self.has_class("-open")
+        return self.display
 
     def ask(self, text: str) -> None:
         """Open, with an earlier text to change or replace."""
         self.value = text
-        self.add_class("-open")
-        self.focus()
+        self.display = True
+        self.screen.set_focus(self)
         self.action_select_all()
 
     def action_give_up(self) -> None:
@@ -76,5 +75,5 @@ searches the rest of the file; `escape` gives up. Capitals count only if you typ
         self._close(accepted=bool(event.value))
 
     def _close(self, *, accepted: bool) -> None:
-        self.remove_class("-open")
+        self.display = False
         self.post_message(self.Closed(self.value, accepted=accepted))

@@ -66,6 +66,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
         super().__init__(id=id)
         self.model = model
         self._strips: LRUCache[int, Strip] = LRUCache(_CACHED)
+        self._base: Style | None = None
         self._placing = False
 
     # What the tab does with it
@@ -84,6 +85,13 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
     def is_at_bottom(self) -> bool:
         """Whether the last row in memory is on the screen."""
         return self.scroll_offset.y >= self.max_scroll_y
+
+    @property
+    def base_style(self) -> Style:
+        """How plain text looks; asked for with every row, and changed with the theme."""
+        if self._base is None:
+            self._base = self.rich_style
+        return self._base
 
     @contextmanager
     def changing(self, *, anew: bool = False) -> Iterator[None]:
@@ -169,6 +177,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
     def notify_style_update(self) -> None:
         """Draw in the colours of another theme."""
         super().notify_style_update()
+        self._base = None
         self._strips.clear()
 
     def selection_updated(self, selection: Selection | None) -> None:
@@ -193,7 +202,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
     def render_line(self, y: int) -> Strip:
         """Draw one row of the screen."""
         width = self.scrollable_content_region.width
-        base = self.rich_style
+        base = self.base_style
         if self.notice:
             return self._notice_line(y, width, base)
         row = self.top_row + y
@@ -231,7 +240,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _draw(self, line: Line) -> Strip:
         text = Text(line.text, no_wrap=True, end="")
-        text.stylize(self.rich_style)
+        text.stylize(self.base_style)
         for start, end, style in line.spans:
             text.stylize(style, start, end)
         needle = self.model.needle
