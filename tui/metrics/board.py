@@ -50,12 +50,15 @@ class Board(VerticalScroll, can_focus=False):
         self._differences: Sequence[Difference] | None = None
         self._plots: dict[str, Plot] = {}
         self._small = False
+        self._values = Static(classes="values")
+        self._grid = Grid(classes="plots")
+        self._table = Static(classes="differences")
 
     def compose(self) -> ComposeResult:
         """Put the table where the plots are; only one of them is shown."""
-        yield Static(classes="values")
-        yield Grid(classes="plots")
-        yield Static(classes="differences")
+        yield self._values
+        yield self._grid
+        yield self._table
 
     @property
     def charts(self) -> list[Chart]:
@@ -83,7 +86,7 @@ class Board(VerticalScroll, can_focus=False):
         self._update()
 
     def _update(self) -> None:
-        if self._pair is None or not self.size:
+        if self._pair is None or not self.size or not self._grid.is_attached:
             return
         wanted = [chart for chart in self.charts if self._options.shows(chart)]
         self._show_values(self._pair, nothing=not wanted)
@@ -96,23 +99,21 @@ class Board(VerticalScroll, can_focus=False):
         return self._options.table or self._small or not self.charts
 
     def _show_values(self, pair: Pair, *, nothing: bool) -> None:
-        values = self.query_one(".values", Static)
-        values.display = self.tabled or nothing
+        self._values.display = self.tabled or nothing
         if self.tabled:
-            values.update(value_table(pair, self.size.width - 2))
+            self._values.update(value_table(pair, self.size.width - 2))
         elif nothing:
-            values.update(NOTHING_CHOSEN)
+            self._values.update(NOTHING_CHOSEN)
 
     def _show_plots(self, pair: Pair, charts: Sequence[Chart]) -> None:
-        grid = self.query_one(".plots", Grid)
-        grid.display = bool(charts)
+        self._grid.display = bool(charts)
         self._keep({chart.key for chart in charts})
-        self._add(grid, charts)
+        self._add(charts)
         for chart in charts:
             self._plots[chart.key].show(partial(draw, chart, pair, self._options))
         least = LEAST_COLUMNS if pair.other is None else LEAST_COMPARED
         place = arrange(self.size.width, self._height_for_plots(), len(charts), least)
-        _arrange(grid, [self._plots[chart.key] for chart in charts], place)
+        _arrange(self._grid, [self._plots[chart.key] for chart in charts], place)
 
     def _height_for_plots(self) -> int:
         """Return the height that the table of differences leaves; it gets a third at most."""
@@ -128,20 +129,19 @@ class Board(VerticalScroll, can_focus=False):
             plot.display = False
             plot.remove()
 
-    def _add(self, grid: Grid, charts: Sequence[Chart]) -> None:
+    def _add(self, charts: Sequence[Chart]) -> None:
         """Make the plots that are missing, each in its place."""
         after: Plot | None = None
         for chart in reversed(charts):
             if chart.key not in self._plots:
                 self._plots[chart.key] = Plot(chart.key)
-                grid.mount(self._plots[chart.key], before=after)
+                self._grid.mount(self._plots[chart.key], before=after)
             after = self._plots[chart.key]
 
     def _show_differences(self, pair: Pair) -> None:
-        table = self.query_one(".differences", Static)
-        table.display = self._differences is not None
+        self._table.display = self._differences is not None
         if self._differences is not None:
-            table.update(difference_table(self._differences, pair))
+            self._table.update(difference_table(self._differences, pair))
 
 
 def drawable(pair: Pair) -> list[Chart]:

@@ -108,12 +108,15 @@ class MetricsPane(JobPane, can_focus=True):
         self._asking = False
         self._timer: Timer | None = None
         self._board: Board | None = None
+        self._choices = Static(classes="choices")
+        self._status = Static(classes="status", markup=False)
+        self._empty = Static(notes.NO_JOB, classes="empty", markup=False)
 
     def compose(self) -> ComposeResult:
         """Put the choices above what there is to see."""
-        yield Static(classes="choices")
-        yield Static(classes="status", markup=False)
-        yield Static(notes.NO_JOB, classes="empty", markup=False)
+        yield self._choices
+        yield self._status
+        yield self._empty
 
     def on_mount(self) -> None:
         """Begin to look at a job that was shown before there was a screen."""
@@ -211,16 +214,15 @@ class MetricsPane(JobPane, can_focus=True):
 
     def _refresh(self) -> None:
         """Show what is known, or why there is nothing."""
-        if self.job is None:
+        if self.job is None or not self.is_attached:
             return
         this = self._this
         filled = this is not None and bool(this.curves.series) and self.job["readable"]
-        empty = self.query_one(".empty", Static)
-        empty.display = not filled
+        self._empty.display = not filled
         if filled and this is not None:
             self._show_board(this)
         else:
-            empty.update(self._reason(self.job))
+            self._empty.update(self._reason(self.job))
             if self._board is not None:
                 self._board.display = False
         self._show_lines()
@@ -265,20 +267,18 @@ class MetricsPane(JobPane, can_focus=True):
         """Show the plots' numbers, and what is not as usual."""
         board = self._board
         filled = board is not None and board.display
-        choices = self.query_one(".choices", Static)
         charts = board.charts if board is not None and filled and not board.tabled else []
-        choices.display = bool(charts)
-        choices.update(self._choices(charts))
+        self._choices.display = bool(charts)
+        self._choices.update(self._numbered(charts))
         said = [*self.options.words()] if filled else []
         if self._other_number is not None:
             said.append(notes.compared(self._other_number, self._differences()))
         if self._trouble is not None and filled:
             said.append(self._trouble)
-        status = self.query_one(".status", Static)
-        status.display = bool(said)
-        status.update(" · ".join(said))
+        self._status.display = bool(said)
+        self._status.update(" · ".join(said))
 
-    def _choices(self, charts: list[Chart]) -> Content:
+    def _numbered(self, charts: list[Chart]) -> Content:
         """Return the plots' numbers and titles; of hidden ones the number alone if that fits."""
         shown = [self.options.shows(chart) for chart in charts]
         full = [f"{number} {chart.title}" for number, chart in enumerate(charts[:9], 1)]

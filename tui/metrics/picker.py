@@ -88,21 +88,24 @@ class JobPicker(ModalScreen["JobLine | None"]):
         self._kind = kind
         self._number = number
         self._jobs: Sequence[JobLine] = ()
+        self._head = Label(f"Compare job {number} with", markup=False)
+        self._text = Input(placeholder="filter by name, user, state or number", compact=True)
+        self._list = OptionList(compact=True)
 
     def compose(self) -> ComposeResult:
         """Put the filter above the list."""
         with Vertical():
-            yield Label(f"Compare job {self._number} with", markup=False)
-            yield Input(placeholder="filter by name, user, state or number", compact=True)
-            yield OptionList(compact=True)
+            yield self._head
+            yield self._text
+            yield self._list
 
     def on_mount(self) -> None:
         """Ask for the jobs."""
-        self.query_one(OptionList).loading = True
-        self._list()
+        self._list.loading = True
+        self._ask()
 
     @work(thread=True, exclusive=True)
-    def _list(self) -> None:
+    def _ask(self) -> None:
         worker = get_current_worker()
         try:
             with self._connect() as client:
@@ -116,30 +119,28 @@ class JobPicker(ModalScreen["JobLine | None"]):
     @on(Listed)
     def _show_jobs(self, message: Listed) -> None:
         self._jobs = message.jobs
-        self.query_one(OptionList).loading = False
+        self._list.loading = False
         if message.error is not None:
-            self.query_one(Label).update(trouble(message.error))
+            self._head.update(trouble(message.error))
         elif not message.jobs:
-            self.query_one(Label).update(f"There is no other {self._kind} job.")
+            self._head.update(f"There is no other {self._kind} job.")
         self._filter()
 
     @on(Input.Changed)
     def _filter(self) -> None:
-        options = self.query_one(OptionList)
+        options = self._list
         options.clear_options()
-        options.add_options(
-            option(job) for job in matching(self._jobs, self.query_one(Input).value)
-        )
+        options.add_options(option(job) for job in matching(self._jobs, self._text.value))
         options.action_first()
 
     def action_move(self, step: int) -> None:
         """Move in the list while the filter has the focus."""
-        options = self.query_one(OptionList)
+        options = self._list
         (options.action_cursor_down if step > 0 else options.action_cursor_up)()
 
     @on(Input.Submitted)
     def _choose_marked(self) -> None:
-        self.query_one(OptionList).action_select()
+        self._list.action_select()
 
     @on(OptionList.OptionSelected)
     def _choose(self, event: OptionList.OptionSelected) -> None:

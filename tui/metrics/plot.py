@@ -99,9 +99,17 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
                 yield _Canvas(1, 1, id=name)
         yield Legend(id="legend")
 
-    def on_mount(self) -> None:
-        """Leave no more room for numbers than they need."""
+    @on(events.Mount)
+    def _fit_margins(self, event: events.Mount) -> None:
+        if not self._whole:
+            event.prevent_default()  # the base class would look for parts that are gone
+            return
         self.margin_top, self.margin_bottom, self.margin_left = 0, _BELOW, _LEFT
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the parts are there; they are gone where the app ends while a plot is made."""
+        return bool(self.query(Grid)) and bool(self.query(Legend))
 
     def show(self, draw: Draw) -> Drawing | None:
         """Draw with this function from now on; return what is drawn if there is room yet."""
@@ -134,7 +142,7 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
         room = Size(
             columns=self.size.width - _LEFT - _FRAME, rows=self.size.height - _BELOW - _FRAME
         )
-        if self._draw is None or room.columns < 1 or room.rows < 1:
+        if self._draw is None or min(room.columns, room.rows) < 1 or not self._whole:
             return None
         self.drawing = drawing = self._draw(room)
         self.clear()
@@ -186,11 +194,13 @@ class Plot(Vertical):
         self.key = key
         self._draw: Draw | None = None
         self._drawn: Drawing | None = None
+        self._title = Static(classes="title")
+        self.curves = CurvePlot()
 
     def compose(self) -> ComposeResult:
         """Put the title above the curves."""
-        yield Static(classes="title")
-        yield CurvePlot()
+        yield self._title
+        yield self.curves
 
     def on_mount(self) -> None:
         """Show what was given before there was a place for it."""
@@ -205,14 +215,13 @@ class Plot(Vertical):
     def _show(self) -> None:
         if self._draw is None:
             return
-        curves = self.query_one(CurvePlot)
-        self._drawn = curves.show(self._draw) or self._draw(Size(columns=1, rows=1))
+        self._drawn = self.curves.show(self._draw) or self._draw(Size(columns=1, rows=1))
         self._show_title()
 
     @on(events.Resize)
     def _show_title(self) -> None:
         if self._drawn is not None:
-            self.query_one(".title", Static).update(title(self._drawn, self.size.width - 1))
+            self._title.update(title(self._drawn, self.size.width - 1))
 
 
 def title(drawing: Drawing, width: int) -> Content:

@@ -92,7 +92,9 @@ class Seat:
     def titles(self) -> list[str]:
         """The titles of the plots that are shown."""
         plots = [plot for plot in self.pane.query(Plot) if plot.display]
-        return [str(plot.query_one(".title", Static).render()) for plot in plots]
+        return [
+            str(title.render()) for plot in plots for title in plot.query(".title").results(Static)
+        ]
 
     def plot(self, key: str) -> CurvePlot:
         (found,) = [plot for plot in self.pane.query(Plot) if plot.display and plot.key == key]
