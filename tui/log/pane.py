@@ -255,14 +255,17 @@ again.
         line = self.query_one("#log-line")
         line.set_class(bool(trouble), "-trouble")
         line.set_class(bool(self.model.unseen), "-news")
-        says = " · ".join(filter(None, (trouble, found, news)))
-        self.query_one("#log-says", Static).update(Content(says))
+        self._write("#log-says", trouble, found, news)
         shown = self.view.shown()
         place = words.place(self.model, shown[0].start if shown else None)
-        wrapped = "wrapped" if self.view.wrap else ""
-        self.query_one("#log-place", Static).update(
-            Content(" · ".join(filter(None, (place, wrapped))))
-        )
+        self._write("#log-place", place, "wrapped" if self.view.wrap else "")
+
+    def _write(self, where: str, *parts: str) -> None:
+        """Show the parts that are not empty; what is there already costs no drawing."""
+        text = " · ".join(filter(None, parts))
+        static = self.query_one(where, Static)
+        if str(static.content) != text:
+            static.update(Content(text))
 
     def _notice(self) -> str:
         if self.job is None or len(self.model.window):
