@@ -106,6 +106,10 @@ class CurvePlot(PlotWidget, can_focus=False, inherit_bindings=False):
             return
         self.margin_top, self.margin_bottom, self.margin_left = 0, _BELOW, _LEFT
 
+    def _update_margin_sizes(self) -> None:
+        if self._whole:
+            super()._update_margin_sizes()
+
     @property
     def _whole(self) -> bool:
         """Whether the parts are there; they are gone where the app ends while a plot is made."""

@@ -425,3 +425,15 @@ def test_plots_are_kept_while_values_change(studio: Studio) -> None:
             assert list(seat.pane.query(Plot)) == before
 
     asyncio.run(look())
+
+
+@pytest.mark.parametrize("moments", [0, 6, 12, 18])
+def test_the_app_may_end_while_plots_are_made(studio: Studio, trained: int, moments: int) -> None:
+    async def leave() -> None:
+        async with seated(studio) as seat:
+            seat.pane.show_job(seat.line(trained))
+            await seat.until(lambda: bool(seat.pane.query(Plot)))
+            for _ in range(moments):
+                await asyncio.sleep(0)
+
+    asyncio.run(leave())
