@@ -106,7 +106,7 @@ def test_a_second_worker_is_refused(home: Home) -> None:
 def test_a_new_worker_takes_over_from_a_killed_one(home: Home) -> None:
     first = home.start_worker()
     number = home.submit(steps=150, step_seconds=0.02, checkpoint_every=20)
-    home.until_step(number, 40)
+    home.until_step(number, 41)  # the checkpoint of step 40 is recorded before it
     first.kill()
     first.wait()
     home.start_worker()
