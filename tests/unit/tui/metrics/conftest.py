@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static, TabbedContent, TabPane
@@ -155,3 +156,13 @@ async def seated(
     app = Shown(connect or studio.connect)
     async with app.run_test(size=size) as pilot:
         yield Seat(studio=studio, app=app, pilot=pilot)
+
+
+@pytest.fixture
+def trained(studio: Studio) -> int:
+    """A training that has ended."""
+    number = add_training(studio)
+    studio.start(number)
+    measure(studio, number)
+    studio.end(number)
+    return number
