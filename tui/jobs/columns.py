@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from daemon.cli.states import STATES, done, note, title, visible
+from daemon.cli.states import STATES, done, note, visible
 from daemon.cli.units import duration, running_seconds
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Column:
 
 
 def _title(job: JobLine) -> str:
-    return visible(title(job).replace("\n", " ").replace("\t", " "))
+    model, made = job["model"] or "", job.get("to")
+    text = job["name"] or (f"{model} → {made}" if made else model)
+    return visible(text.replace("\n", " ").replace("\t", " "))
 
 
 def _state(job: JobLine, _: datetime) -> str:
