@@ -121,6 +121,10 @@ async def test_texts_are_shown_safely_and_scroll(studio: Studio) -> None:
         await until(pilot, lambda: app.pane.files.has_focus)
 
 
+def told(app: OutputsApp) -> str:
+    return "\n".join(str(fact.render()) for fact in app.pane.viewer.facts.query("Static"))
+
+
 @in_loop
 async def test_other_files_say_what_they_are(studio: Studio) -> None:
     number = studio.add()
@@ -130,8 +134,7 @@ async def test_other_files_say_what_they_are(studio: Studio) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         app.show(number)
         await until(pilot, lambda: app.pane.viewer.shown == "facts")
-        told = "\n".join(str(fact.render()) for fact in app.pane.viewer.facts.query("Static"))
-        assert f"--adapter job:{number}@30" in told
+        await until(pilot, lambda: f"--adapter job:{number}@30" in told(app))
         assert app.titles == ["@30 a.safetensors"]
 
 
