@@ -42,7 +42,7 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
         overflow-y: auto;
         scrollbar-gutter: stable;
         scrollbar-size-vertical: 1;
-        & > .log--match { text-style: underline; color: $text-warning; background: $warning-muted; }
+        & > .log--match { text-style: underline; color: $foreground; background: $warning-muted; }
         & > .log--current { text-style: bold reverse; color: $text-warning; background: $surface; }
         & > .log--more { color: $text-accent; text-style: bold; }
     }
